@@ -1,0 +1,7 @@
+//! Rules only: no await, no files, no queries, no reading of the clock. Everything here is a function of its
+//! arguments, so it is tested with values alone.
+//!
+//! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
+
+pub mod id;
+pub mod time;

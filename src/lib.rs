@@ -1,0 +1,34 @@
+//! livekit-replay: a rolling replay buffer of every screen share on LiveKit, and permanent clips on request.
+//!
+//! # The house
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`error`], [`clock`], `config`, `telemetry` | the ground everybody stands on |
+//! | [`domain`] | rules: time, segments, selection, retention, limits, life cycles. No effects |
+//! | `store` | rows (sea-orm lives here and nowhere else) |
+//! | `media` | bytes: files, transport streams, FFmpeg |
+//! | `livekit` | the only room that speaks to LiveKit |
+//! | `access` | tokens, roles, decisions |
+//! | `flow` | one verb per file: orders the steps and opens the transactions |
+//! | `http`, `jobs`, `schedule`, `cli` | doors |
+//! | `simulator` | a LiveKit stand-in on the wire, for tests and the demo; no product code imports it |
+//! | `app` | builds all of it and stops it in order |
+//!
+//! # Who may import whom
+//!
+//! Arrows only point up this table; `tests/house.rs` checks it.
+//!
+//! | module | may use |
+//! |---|---|
+//! | `error`, `clock`, `config`, `telemetry` | each other and the value types of `domain` |
+//! | `domain` | `error` |
+//! | `store`, `media`, `livekit`, `access` | `domain` and the first row; never each other |
+//! | `flow` | all of the above |
+//! | `http`, `jobs`, `schedule`, `cli` | `flow`, `domain`, the first row; `http` also `access::token` and `livekit::webhook` |
+//! | `simulator` | `error` and the foreign crates it needs |
+//! | `app` | everything, and only `main` and tests use it |
+
+pub mod clock;
+pub mod domain;
+pub mod error;
