@@ -43,7 +43,11 @@ pub fn flag(name: &'static str) -> ColumnDef {
 }
 
 /// Builds a table from its name, its key and its columns.
-pub fn table(name: &'static str, key: &[&'static str], columns: Vec<ColumnDef>) -> TableCreateStatement {
+pub fn table(
+    name: &'static str,
+    key: &[&'static str],
+    columns: Vec<ColumnDef>,
+) -> TableCreateStatement {
     let mut statement = Table::create().table(Alias::new(name)).to_owned();
     for column in columns {
         statement.col(column);
@@ -57,7 +61,12 @@ pub fn table(name: &'static str, key: &[&'static str], columns: Vec<ColumnDef>) 
 }
 
 /// A plain or unique index over whole columns.
-pub fn index(name: &str, on: &'static str, columns: &[&'static str], unique: bool) -> IndexCreateStatement {
+pub fn index(
+    name: &str,
+    on: &'static str,
+    columns: &[&'static str],
+    unique: bool,
+) -> IndexCreateStatement {
     let mut statement = Index::create().name(name).table(Alias::new(on)).to_owned();
     for column in columns {
         statement.col(Alias::new(*column));

@@ -2,7 +2,9 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{big, big_default, big_opt, drop_tables, flag, index, int, int_opt, table, text, text_opt};
+use crate::columns::{
+    big, big_default, big_opt, drop_tables, flag, index, int, int_opt, table, text, text_opt,
+};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;

@@ -2,7 +2,9 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{big, big_default, big_opt, drop_tables, flag, index, int, int_opt, table, text, text_opt};
+use crate::columns::{
+    big, big_default, big_opt, drop_tables, flag, index, int, int_opt, table, text, text_opt,
+};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -20,9 +22,7 @@ impl MigrationTrait for Migration {
             manager.create_index(statement).await?;
         }
         manager.create_table(job()).await?;
-        manager
-            .create_index(index("ix_job_due", "job", &["state", "run_after"], false))
-            .await?;
+        manager.create_index(index("ix_job_due", "job", &["state", "run_after"], false)).await?;
         manager
             .create_index(
                 index("ux_job_clip", "job", &["clip_id"], true)

@@ -2,7 +2,9 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{big, big_default, big_opt, drop_tables, flag, index, int, int_opt, table, text};
+use crate::columns::{
+    big, big_default, big_opt, drop_tables, flag, index, int, int_opt, table, text,
+};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -79,18 +81,30 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         drop_tables(
             manager,
-            &["rate_window", "member_removal", "member_role", "casbin_rule", "user_account", "community"],
+            &[
+                "rate_window",
+                "member_removal",
+                "member_role",
+                "casbin_rule",
+                "user_account",
+                "community",
+            ],
         )
         .await
     }
 }
 
 fn casbin_rule() -> TableCreateStatement {
-    let blank = |name: &'static str| {
-        ColumnDef::new(Alias::new(name)).text().not_null().default("").take()
-    };
-    let mut columns =
-        vec![ColumnDef::new(Alias::new("id")).big_integer().not_null().auto_increment().primary_key().take()];
+    let blank =
+        |name: &'static str| ColumnDef::new(Alias::new(name)).text().not_null().default("").take();
+    let mut columns = vec![
+        ColumnDef::new(Alias::new("id"))
+            .big_integer()
+            .not_null()
+            .auto_increment()
+            .primary_key()
+            .take(),
+    ];
     columns.extend(["ptype", "v0", "v1", "v2", "v3", "v4", "v5"].map(blank));
     let mut statement = Table::create().table(Alias::new("casbin_rule")).to_owned();
     for column in columns {

@@ -36,7 +36,12 @@ impl MigrationTrait for Migration {
             .create_index(index("ux_maintenance_tick", "maintenance_run", &["job", "tick"], true))
             .await?;
         manager
-            .create_index(index("ix_maintenance_job", "maintenance_run", &["job", "started_at"], false))
+            .create_index(index(
+                "ix_maintenance_job",
+                "maintenance_run",
+                &["job", "started_at"],
+                false,
+            ))
             .await
     }
 

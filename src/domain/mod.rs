@@ -4,4 +4,6 @@
 //! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
 
 pub mod id;
+pub mod lifecycle;
+pub(crate) mod text_enum;
 pub mod time;
