@@ -5,5 +5,7 @@
 
 pub mod id;
 pub mod lifecycle;
+pub mod segment_name;
+pub mod supervision;
 pub(crate) mod text_enum;
 pub mod time;
