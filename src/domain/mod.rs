@@ -4,4 +4,6 @@
 //! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
 
 pub mod id;
+pub mod playlist;
 pub mod time;
+pub mod timeline;
