@@ -7,3 +7,4 @@ pub mod id;
 pub mod playlist;
 pub mod time;
 pub mod timeline;
+pub mod window;
