@@ -5,6 +5,7 @@
 
 pub mod id;
 pub mod playlist;
+pub mod selection;
 pub mod time;
 pub mod timeline;
 pub mod window;
