@@ -4,7 +4,9 @@
 //! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
 
 pub mod id;
+pub mod lifecycle;
 pub mod playlist;
+pub mod retention;
 pub mod selection;
 pub mod time;
 pub mod timeline;

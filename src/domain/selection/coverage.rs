@@ -99,8 +99,8 @@ pub fn reservation_bytes(
     coverage: Coverage,
     highest_bytes_per_second: u64,
 ) -> u64 {
-    // the half millisecond by which selection shifts a window's ends
-    let touching = Window::new(window.from.plus_micros(-500), window.to.plus_micros(-500));
+    // an end within half a millisecond of a segment's edge means that edge, as in selection
+    let touching = Window::new(window.from.plus_micros(500), window.to.plus_micros(-500));
     let touched: u64 = segments
         .iter()
         .filter(|segment| {
