@@ -5,7 +5,11 @@
 
 pub mod id;
 pub mod lifecycle;
-pub mod segment_name;
+pub mod playlist;
+pub mod retention;
+pub mod selection;
 pub mod supervision;
 pub(crate) mod text_enum;
 pub mod time;
+pub mod timeline;
+pub mod window;

@@ -18,7 +18,7 @@ use crate::{
     config,
     domain::{
         id::{EgressId, RoomName},
-        segment_name,
+        playlist,
     },
     error::{Code, Error, Result},
 };
@@ -155,9 +155,9 @@ async fn bounded<T>(
 /// path without templates: anything else is nested, sanitised or evaluated twice by egress.
 fn segments_output(order: &EgressOrder) -> proto::SegmentedFileOutput {
     proto::SegmentedFileOutput {
-        filename_prefix: format!("{}/{}", order.directory, segment_name::PREFIX),
-        playlist_name: segment_name::EVENT_PLAYLIST.to_owned(),
-        live_playlist_name: segment_name::LIVE_PLAYLIST.to_owned(),
+        filename_prefix: format!("{}/{}", order.directory, playlist::SEGMENT_PREFIX),
+        playlist_name: playlist::EVENT_PLAYLIST.to_owned(),
+        live_playlist_name: playlist::LIVE_PLAYLIST.to_owned(),
         segment_duration: order.segment_seconds,
         // written once at the end and holds no times
         disable_manifest: true,
