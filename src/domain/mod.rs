@@ -4,10 +4,14 @@
 //! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
 
 pub mod id;
+pub mod keys;
 pub mod lifecycle;
+pub mod limits;
+pub mod names;
 pub mod playlist;
 pub mod retention;
 pub mod selection;
+pub mod sizes;
 pub mod time;
 pub mod timeline;
 pub mod window;
