@@ -11,6 +11,7 @@ pub mod names;
 pub mod playlist;
 pub mod retention;
 pub mod selection;
+pub mod share;
 pub mod sizes;
 pub mod time;
 pub mod timeline;
