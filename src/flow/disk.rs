@@ -45,16 +45,17 @@ pub async fn refuse_if_it_would_not_fit(deps: &Deps) -> Result<()> {
     let filter = session::Filter { community_id: None, active_only: true };
     let page = crate::store::Page { limit: 10_000, offset: 0 };
     let (running, _) = session::list_all(deps.db.conn(), &filter, page).await?;
-    let rates = running.iter().map(|session| u64::try_from(session.highest_rate).unwrap_or(0));
-    let needed = limits::bytes_to_keep_free(
+    let growth: Vec<limits::BufferGrowth> = running
+        .iter()
+        .map(|session| limits::BufferGrowth {
+            bytes_per_second: u64::try_from(session.highest_rate).ok().filter(|rate| *rate > 0),
+            held_bytes: 0,
+        })
+        .collect();
+    let needed = limits::bytes_needed_to_start(
         deps.config.storage.min_free_bytes,
         deps.config.buffer.cleanup,
-        rates,
+        &growth,
     );
-    if space.free_bytes >= needed {
-        return Ok(());
-    }
-    Err(Error::new(Code::InsufficientDisk, "The server's disk has no room for another buffer.")
-        .with("freeBytes", space.free_bytes)
-        .with("neededBytes", needed))
+    limits::check_disk(space.free_bytes, needed)
 }

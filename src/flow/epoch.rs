@@ -8,7 +8,7 @@ use crate::{
     domain::{
         keys,
         lifecycle::SessionStatus,
-        share::Chosen,
+        share::Share,
         sizes::{self, Quality},
         time::Timestamp,
         timeline,
@@ -32,13 +32,13 @@ pub fn new_row(
     deps: &Deps,
     session: &session::Model,
     number: i32,
-    chosen: &Chosen,
+    chosen: &Share,
     now: Timestamp,
-) -> epoch::Model {
+) -> Result<epoch::Model> {
     let quality = Quality::from_name(&session.quality).unwrap_or_default();
-    let size = sizes::output(quality, chosen.video.width, chosen.video.height);
+    let size = sizes::encoding(quality, chosen.video.width, chosen.video.height);
     let pixels = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-    epoch::Model {
+    Ok(epoch::Model {
         session_id: session.id.clone(),
         number,
         status: EpochStatus::Starting,
@@ -49,9 +49,9 @@ pub fn new_row(
             &session.user_id,
             &session.id,
             u32::try_from(number).unwrap_or(0),
-        ),
-        video_track_id: chosen.video.id.clone(),
-        audio_track_id: chosen.audio.as_ref().map(|audio| audio.id.clone()),
+        )?,
+        video_track_id: chosen.video.sid.clone(),
+        audio_track_id: chosen.audio.as_ref().map(|audio| audio.sid.clone()),
         width: pixels(size.width),
         height: pixels(size.height),
         sent_at: now,
@@ -70,7 +70,7 @@ pub fn new_row(
         ended_at: None,
         outcome: None,
         error: None,
-    }
+    })
 }
 
 /// Makes the directory and starts the egress of an epoch whose row was just inserted. On an error the row is ended;
@@ -97,7 +97,8 @@ async fn try_launch(deps: &Deps, session: &session::Model, row: &epoch::Model) -
 
 fn order(deps: &Deps, session: &session::Model, row: &epoch::Model) -> EgressOrder {
     let pixels = |value: i32| u32::try_from(value).unwrap_or(16);
-    let rate = sizes::rates(pixels(row.width), pixels(row.height));
+    // the row's size is a fixed point: encoding it again gives itself and its rates
+    let rate = sizes::encoding(Quality::Source, pixels(row.width), pixels(row.height));
     EgressOrder {
         room: session.room_name.clone(),
         video: row.video_track_id.clone(),
@@ -106,8 +107,8 @@ fn order(deps: &Deps, session: &session::Model, row: &epoch::Model) -> EgressOrd
         width: pixels(row.width),
         height: pixels(row.height),
         frame_rate: rate.frame_rate,
-        video_kbps: rate.video_kbps,
-        audio_kbps: rate.audio_kbps,
+        video_kbps: rate.video_kbit,
+        audio_kbps: rate.audio_kbit,
         segment_seconds: u32::try_from(deps.config.buffer.segment.as_secs()).unwrap_or(2),
     }
 }
@@ -120,8 +121,7 @@ async fn keep_answer(
     sent_at: Timestamp,
     answered_at: Timestamp,
 ) -> Result<()> {
-    let offset =
-        fact.requested_at.map(|host| timeline::clock_offset(sent_at, answered_at, host));
+    let offset = fact.requested_at.map(|host| timeline::clock_offset(sent_at, answered_at, host));
     let change = epoch::ActiveModel {
         egress_id: Set(Some(fact.id.clone())),
         sent_at: Set(sent_at),
@@ -131,8 +131,7 @@ async fn keep_answer(
         ..Default::default()
     };
     let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
-    let kept =
-        epoch::update_if(deps.db.conn(), &row.session_id, row.number, &open, change).await;
+    let kept = epoch::update_if(deps.db.conn(), &row.session_id, row.number, &open, change).await;
     let held = match &kept {
         Ok(true) => session::find(deps.db.conn(), &row.session_id)
             .await?
@@ -174,18 +173,18 @@ pub async fn end(
 }
 
 /// Starts the next epoch of a session that goes on: whoever inserts the number does it, once.
-pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Chosen) -> Result<()> {
+pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -> Result<()> {
     let now = deps.clock.now();
     let number = session.current_epoch + 1;
-    let row = new_row(deps, session, number, chosen, now);
+    let row = new_row(deps, session, number, chosen, now)?;
     let tx = deps.db.begin().await?;
     let change = session::ActiveModel {
         current_epoch: Set(number),
         identity: Set(chosen.identity.clone()),
         restart_attempts: Set(session.restart_attempts + 1),
-        restart_at: Set(Some(now.plus(crate::domain::supervision::back_off(
-            session.restart_attempts + 1,
-        )))),
+        restart_at: Set(Some(
+            now.plus(crate::domain::supervision::back_off(session.restart_attempts + 1)),
+        )),
         updated_at: Set(now),
         ..Default::default()
     };
@@ -222,12 +221,7 @@ fn unavailable() -> Error {
 
 /// Makes each missing level with exactly the mode and group configured, whatever our umask is. The root itself must
 /// exist: a missing mount point must not be filled up.
-fn make_tree(
-    root: PathBuf,
-    target: PathBuf,
-    mode: u32,
-    gid: Option<u32>,
-) -> std::io::Result<()> {
+fn make_tree(root: PathBuf, target: PathBuf, mode: u32, gid: Option<u32>) -> std::io::Result<()> {
     use rustix::fs::{CWD, Gid, Mode, chownat};
     let group = match gid {
         Some(gid) => gid,

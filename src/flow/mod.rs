@@ -4,6 +4,7 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod authorize;
 pub mod crash;
 pub mod disk;
 pub mod epoch;

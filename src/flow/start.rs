@@ -10,7 +10,7 @@ use crate::{
         id::{CommunityId, Identity, RoomName, SessionId, TrackId, UserId},
         lifecycle::SessionStatus,
         names,
-        share::{self, Chosen},
+        share::{self, Share, ShareRequest},
         sizes::Quality,
         time::Timestamp,
     },
@@ -66,11 +66,11 @@ pub async fn start(
     }
     let community = community_of(deps, request).await?;
     require(deps, starter, Permission::EnableReplayBuffer, community.as_ref()).await?;
-    let (owner, chosen) = find_share(deps, starter, request, community.as_ref()).await?;
-    refuse_if_active(deps, &owner).await?;
+    let chosen = find_share(deps, starter, request, community.as_ref()).await?;
+    refuse_if_active(deps, &chosen.owner).await?;
     super::disk::refuse_if_it_would_not_fit(deps).await?;
 
-    let row = new_row(deps, starter, request, community, &owner, &chosen, arrived_at);
+    let row = new_row(deps, starter, request, community, &chosen, arrived_at);
     let first = accept(deps, row.clone(), &chosen).await?;
     crash::point("after-row");
     match epoch::launch(deps, &row, first).await {
@@ -123,28 +123,17 @@ async fn find_share(
     starter: Starter<'_>,
     request: &StartRequest,
     community: Option<&CommunityId>,
-) -> Result<(UserId, Chosen)> {
-    let pattern = &deps.config.livekit.identity_pattern;
-    let owner = match &request.identity {
-        None => starter.user().clone(),
-        Some(identity) => names::user_of_identity(pattern, identity)
-            .ok_or_else(|| Error::not_found("participant"))?,
-    };
-    if owner != *starter.user() {
-        require(deps, starter, Permission::ManageReplayLimits, community).await?;
-    }
+) -> Result<Share> {
+    let others_allowed =
+        require(deps, starter, Permission::ManageReplayLimits, community).await.is_ok();
     let participants = deps.livekit.list_participants(&request.room).await?.unwrap_or_default();
-    let is_owners = |identity: &Identity| match &request.identity {
-        Some(wanted) => identity == wanted,
-        None => names::user_of_identity(pattern, identity).as_ref() == Some(&owner),
+    let wanted = ShareRequest {
+        video: request.video.clone(),
+        audio: request.audio.clone(),
+        identity: request.identity.clone(),
     };
-    let chosen = share::choose(
-        &participants,
-        is_owners,
-        request.video.as_ref(),
-        request.audio.as_ref(),
-    )?;
-    Ok((owner, chosen))
+    let rule = &deps.config.livekit.identity_pattern;
+    share::find_share(&participants, &wanted, starter.user(), rule, others_allowed)
 }
 
 /// A friendlier and earlier no than the unique index gives; the index is what holds.
@@ -167,19 +156,18 @@ fn new_row(
     starter: Starter<'_>,
     request: &StartRequest,
     community_id: Option<CommunityId>,
-    owner: &UserId,
-    chosen: &Chosen,
+    chosen: &Share,
     arrived_at: Timestamp,
 ) -> session::Model {
     let now = deps.clock.now();
     let username = match starter {
-        Starter::Caller(caller) if caller.user_id == *owner => caller.name.clone(),
+        Starter::Caller(caller) if caller.user_id == chosen.owner => caller.name.clone(),
         _ => Some(chosen.name.clone()).filter(|name| !name.is_empty()),
     };
     let pixels = |value: u32| i32::try_from(value).unwrap_or(0);
     session::Model {
         id: SessionId::generate(),
-        user_id: owner.clone(),
+        user_id: chosen.owner.clone(),
         started_by: starter.user().clone(),
         username,
         community_id,
@@ -212,11 +200,7 @@ fn new_row(
 }
 
 /// One transaction: the community's place, the user's place, the session and its first epoch.
-async fn accept(
-    deps: &Deps,
-    row: session::Model,
-    chosen: &Chosen,
-) -> Result<store::epoch::Model> {
+async fn accept(deps: &Deps, row: session::Model, chosen: &Share) -> Result<store::epoch::Model> {
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
     if let Some(community) = &row.community_id {
@@ -240,7 +224,7 @@ async fn accept(
             }
         }
     }
-    let first = epoch::new_row(deps, &row, 1, chosen, now);
+    let first = epoch::new_row(deps, &row, 1, chosen, now)?;
     let owner = row.user_id.clone();
     if session::insert(&tx, row).await? == session::Inserted::PlaceTaken {
         store::rollback(tx).await?;
