@@ -5,13 +5,19 @@
 //! command) reaches the same verb.
 
 pub mod authorize;
+pub mod auto_start;
 pub mod crash;
 pub mod disk;
+pub mod egress_fact;
 pub mod epoch;
+pub mod index;
 pub mod place;
+pub mod reconcile;
 pub mod room;
 pub mod start;
 pub mod stop;
+pub mod supervise;
+pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc};
 
