@@ -11,9 +11,11 @@ pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
 pub mod index;
+pub mod material;
 pub mod place;
 pub mod reconcile;
 pub mod room;
+pub mod show;
 pub mod start;
 pub mod stop;
 pub mod supervise;
@@ -47,6 +49,8 @@ pub struct Deps {
     pub link_key: Arc<[u8]>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// Who is in which room, remembered for a few seconds.
+    pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.
