@@ -29,6 +29,11 @@
 //! | `simulator` | `error` and the foreign crates it needs |
 //! | `app` | everything, and only `main` and tests use it |
 
+pub mod access;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod error;
+pub mod flow;
+pub mod livekit;
+pub mod store;

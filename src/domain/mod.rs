@@ -13,6 +13,8 @@ pub mod retention;
 pub mod selection;
 pub mod share;
 pub mod sizes;
+pub mod supervision;
+pub(crate) mod text_enum;
 pub mod time;
 pub mod timeline;
 pub mod window;
