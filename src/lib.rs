@@ -32,3 +32,4 @@
 pub mod clock;
 pub mod domain;
 pub mod error;
+pub mod simulator;
