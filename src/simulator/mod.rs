@@ -493,6 +493,11 @@ impl Sim {
         self.world.egress_views()
     }
 
+    /// Private directory of growing segments; gone after [`shutdown`](Simulator::shutdown).
+    pub fn scratch(&self) -> &std::path::Path {
+        &self.world.scratch
+    }
+
     /// How many encoders run at this moment.
     pub fn running_encoders(&self) -> usize {
         self.world.running_encoders()
