@@ -37,4 +37,5 @@ pub mod error;
 pub mod flow;
 pub mod livekit;
 pub mod media;
+pub mod simulator;
 pub mod store;
