@@ -35,5 +35,6 @@ pub mod config;
 pub mod domain;
 pub mod error;
 pub mod flow;
+pub mod http;
 pub mod livekit;
 pub mod store;
