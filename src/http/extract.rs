@@ -3,8 +3,7 @@
 
 use axum::{
     extract::{
-        FromRequest, FromRequestParts, OptionalFromRequestParts, Request,
-        rejection::BytesRejection,
+        FromRequest, FromRequestParts, OptionalFromRequestParts, Request, rejection::BytesRejection,
     },
     http::{HeaderMap, header, request::Parts},
     response::IntoResponse,
@@ -170,7 +169,9 @@ fn field_of(path: &str, message: &str) -> String {
     match (named, path) {
         (Some(name), "." | "") => name.to_owned(),
         // the path may or may not end with the key that is unknown
-        (Some(name), path) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        (Some(name), path) if path == name || path.ends_with(&format!(".{name}")) => {
+            path.to_owned()
+        }
         (Some(name), path) => format!("{path}.{name}"),
         (None, "." | "") => "body".to_owned(),
         (None, path) => path.to_owned(),
@@ -199,7 +200,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        axum::extract::Path::from_request_parts(parts, state)
+        <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Path(value)| Path(value))
             .map_err(|rejection| Problem(Error::not_found("address").because(rejection)))
