@@ -13,6 +13,13 @@ use crate::{
     clock::SharedClock, config::Config, domain::id::InstanceId, livekit::LiveKit, store::Db,
 };
 
+pub mod admin;
+pub mod authorize;
+pub mod figures;
+pub mod health;
+pub mod maintenance;
+pub mod rate_limit;
+
 /// What a flow may reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deps {
@@ -30,6 +37,8 @@ pub struct Deps {
     pub replica: String,
     /// Key of signed links.
     pub link_key: Arc<[u8]>,
+    /// The rules of access as last read; made with `Default`.
+    pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
     /// Work that outlives a request; awaited at shutdown.
