@@ -5,5 +5,10 @@
 
 pub mod id;
 pub mod lifecycle;
+pub mod playlist;
+pub mod retention;
+pub mod selection;
 pub(crate) mod text_enum;
 pub mod time;
+pub mod timeline;
+pub mod window;
