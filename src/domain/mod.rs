@@ -8,6 +8,8 @@ pub mod lifecycle;
 pub mod playlist;
 pub mod retention;
 pub mod selection;
+pub mod segment_name;
+pub mod supervision;
 pub(crate) mod text_enum;
 pub mod time;
 pub mod timeline;

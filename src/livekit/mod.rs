@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod client;
+mod convert;
 pub mod webhook;
 
 /// What we ask of LiveKit. Every call has a deadline of its own.
