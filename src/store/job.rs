@@ -306,6 +306,14 @@ pub async fn requeue<C: Conn>(db: &C, id: &JobId, now: Timestamp) -> Result<bool
     Ok(outcome.rows_affected > 0)
 }
 
+/// Whether the lease still is `owner`'s (it may have run out, as long as nobody else took it).
+pub async fn is_ours<C: Conn>(db: &C, id: &JobId, owner: &str) -> Result<bool> {
+    let found = find(db, id).await?;
+    Ok(found.is_some_and(|job| {
+        job.state == JobState::Running && job.lease_owner.as_deref() == Some(owner)
+    }))
+}
+
 /// The job of that id.
 pub async fn find<C: Conn>(db: &C, id: &JobId) -> Result<Option<Model>> {
     Entity::find_by_id(id.clone()).one(db).await.map_err(|error| db_error("reading a job", error))
