@@ -37,3 +37,4 @@ pub mod error;
 pub mod flow;
 pub mod livekit;
 pub mod store;
+pub mod media;
