@@ -56,6 +56,8 @@ pub struct Participant {
     pub identity: Identity,
     /// LiveKit's id of this presence (`PA_…`).
     pub sid: String,
+    /// The name shown to others; may be empty.
+    pub name: String,
     /// What is published.
     pub tracks: Vec<Track>,
 }
@@ -80,6 +82,8 @@ pub struct Share {
     pub identity: Identity,
     /// That presence's id.
     pub participant_sid: String,
+    /// The name shown to others; may be empty.
+    pub name: String,
     /// The picture.
     pub video: Track,
     /// The sound, if there is any.
@@ -115,6 +119,7 @@ pub fn find_share(
         owner,
         identity: participant.identity.clone(),
         participant_sid: participant.sid.clone(),
+        name: participant.name.clone(),
         video: video.clone(),
         audio: audio.cloned(),
     })

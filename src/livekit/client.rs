@@ -13,12 +13,13 @@ use livekit_api::services::{
 use livekit_protocol as proto;
 use secrecy::ExposeSecret;
 
-use super::{EgressFact, EgressOrder, LiveKit, Participant, Stopped, convert};
+use super::{EgressFact, EgressOrder, LiveKit, Stopped, convert};
 use crate::{
     config,
     domain::{
         id::{EgressId, RoomName},
-        segment_name,
+        playlist,
+        share::Participant,
     },
     error::{Code, Error, Result},
 };
@@ -121,7 +122,7 @@ impl LiveKit for Client {
 
     async fn list_participants(&self, room: &RoomName) -> Result<Option<Vec<Participant>>> {
         match bounded(self.api.room().list_participants(room.as_str())).await {
-            Ok(items) => Ok(Some(items.iter().map(convert::participant).collect())),
+            Ok(items) => Ok(Some(items.iter().filter_map(convert::participant).collect())),
             Err(error) if twirp_code(&error) == Some(ServerErrorCode::NOT_FOUND) => Ok(None),
             Err(error) => Err(call_error("listing a room's participants", error)),
         }
@@ -155,9 +156,9 @@ async fn bounded<T>(
 /// path without templates: anything else is nested, sanitised or evaluated twice by egress.
 fn segments_output(order: &EgressOrder) -> proto::SegmentedFileOutput {
     proto::SegmentedFileOutput {
-        filename_prefix: format!("{}/{}", order.directory, segment_name::PREFIX),
-        playlist_name: segment_name::EVENT_PLAYLIST.to_owned(),
-        live_playlist_name: segment_name::LIVE_PLAYLIST.to_owned(),
+        filename_prefix: format!("{}/{}", order.directory, playlist::SEGMENT_PREFIX),
+        playlist_name: playlist::EVENT_PLAYLIST.to_owned(),
+        live_playlist_name: playlist::LIVE_PLAYLIST.to_owned(),
         segment_duration: order.segment_seconds,
         // written once at the end and holds no times
         disable_manifest: true,
