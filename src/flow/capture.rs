@@ -2,11 +2,11 @@
 //! which pin, reservation, clip, job and the answer to repeats appear together. Nothing slow happens here; the clip
 //! itself is made by [`super::render`].
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Deps, authorize, crash, idempotency, index, material::Material};
+use super::{Deps, authorize, crash, disk, idempotency, index, material::Material};
 use crate::{
     access::{Caller, Permission},
     domain::{
@@ -101,7 +101,7 @@ async fn accept(
     let visibility = request.visibility.unwrap_or(Visibility::Private);
     check_visibility(visibility, session.community_id.is_some())?;
     index::index_session(deps, &session.id).await?;
-    let free_bytes = free_bytes(&deps.config.storage.clips)?;
+    let free_bytes = disk::space(&deps.config.storage.clips).await?.free_bytes;
 
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
@@ -372,16 +372,6 @@ pub(super) fn check_disk(free_bytes: u64, needed_bytes: u64) -> Result<()> {
     Err(Error::new(Code::InsufficientDisk, "The server's disk has no room for this clip.")
         .with("freeBytes", free_bytes)
         .with("neededBytes", needed_bytes))
-}
-
-/// Bytes that may still be written below `path`.
-pub(super) fn free_bytes(path: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| {
-        Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
-            .retryable()
-            .because(error)
-    })?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Waits until the clip has left `processing`, at most `longest`; answers it as it is then, or nothing if it was

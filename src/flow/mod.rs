@@ -5,13 +5,22 @@
 //! command) reaches the same verb.
 
 pub mod authorize;
+pub mod capture;
+pub mod clip_files;
 pub mod crash;
 pub mod disk;
 pub mod epoch;
+pub mod idempotency;
+pub mod index;
+pub mod library;
+pub mod links;
+pub mod material;
 pub mod place;
+pub mod render;
 pub mod room;
 pub mod start;
 pub mod stop;
+pub mod work;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -28,6 +28,9 @@ pub struct Leased {
 /// Leases up to `count` due jobs.
 pub async fn lease(deps: &Deps, count: u64) -> Result<Vec<Leased>> {
     let now = deps.clock.now();
+    if !job::any_due(deps.db.conn(), now).await? {
+        return Ok(Vec::new());
+    }
     let owner = format!("{}/{}", deps.replica, uuid::Uuid::now_v7().simple());
     let jobs = job::lease(&deps.db, &owner, count, now, now.plus(LEASE)).await?;
     Ok(jobs.into_iter().map(|job| Leased { job, owner: owner.clone() }).collect())
