@@ -106,9 +106,9 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
         Some(made) => made,
         None => {
             plan = planned(&parts, request.precision, true).await?;
-            job.make(&plan).await?.ok_or_else(|| {
-                Error::internal("composing", "parameters changed in an encode")
-            })?
+            job.make(&plan)
+                .await?
+                .ok_or_else(|| Error::internal("composing", "parameters changed in an encode"))?
         }
     };
     timings.mux = mux.elapsed();
@@ -180,17 +180,18 @@ impl Job<'_> {
                 return Ok(Some(made));
             }
         }
-        Err(Error::new(Code::QuotaExceeded, "The clip does not fit into the space reserved for it.")
-            .with("neededBytes", max.saturating_add(1)))
+        Err(Error::new(
+            Code::QuotaExceeded,
+            "The clip does not fit into the space reserved for it.",
+        )
+        .with("neededBytes", max.saturating_add(1)))
     }
 
     /// One run of FFmpeg, fed with the composed stream.
     async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<(Draft, Composed)>> {
         let draft = Draft::new(&self.request.work_dir);
-        let meta = Metadata {
-            title: self.request.title.clone(),
-            started_at: self.request.started_at,
-        };
+        let meta =
+            Metadata { title: self.request.title.clone(), started_at: self.request.started_at };
         let mut command = if plan.encode {
             self.ffmpeg.encode_command(plan, target, &meta, draft.path())
         } else {
@@ -221,9 +222,11 @@ impl Job<'_> {
         let sound_lead = composed.sound_lead;
         let work = tokio::task::spawn_blocking(move || {
             let read = mp4::read(&path)?;
-            let edits: Vec<_> = read.tracks.iter().map(|track| {
-                edit_of(track, encode, duration, sound_lead)
-            }).collect();
+            let edits: Vec<_> = read
+                .tracks
+                .iter()
+                .map(|track| edit_of(track, encode, duration, sound_lead))
+                .collect();
             mp4::patch(&path, &edits)
         });
         work.await
@@ -242,7 +245,8 @@ fn edit_of(track: &Track, encode: bool, duration: i64, sound_lead: i64) -> Track
         (false, false) => Some(sound_lead.max(0) * i64::from(track.timescale) / TICKS),
     };
     // an encoder's sound may end a little before the pictures do
-    let own: u64 = track.edits.iter().filter(|edit| edit.media_time >= 0).map(|edit| edit.duration).sum();
+    let own: u64 =
+        track.edits.iter().filter(|edit| edit.media_time >= 0).map(|edit| edit.duration).sum();
     let own = i64::try_from(own).unwrap_or(i64::MAX);
     let duration = if encode && !video && own > 0 { duration.min(own) } else { duration };
     TrackEdit { kind: track.kind, media_time, duration }

@@ -106,10 +106,8 @@ fn picture_filter(plan: &Plan) -> String {
     let moves = plan.picture_moves();
     let keep: Vec<_> =
         moves.iter().map(|m| format!("gte(pts,{})*lt(pts,{})", m.from, m.to)).collect();
-    let back: Vec<_> = moves
-        .iter()
-        .map(|m| format!("{}*gte(PTS,{})*lt(PTS,{})", m.back, m.from, m.to))
-        .collect();
+    let back: Vec<_> =
+        moves.iter().map(|m| format!("{}*gte(PTS,{})*lt(PTS,{})", m.back, m.from, m.to)).collect();
     let (width, height) = plan.size;
     format!(
         "select='{}',setpts='PTS-({})',scale=w={width}:h={height}:force_original_aspect_ratio=decrease,\
