@@ -41,3 +41,4 @@ pub mod livekit;
 pub mod media;
 pub mod simulator;
 pub mod store;
+
