@@ -29,7 +29,15 @@
 //! | `simulator` | `error` and the foreign crates it needs |
 //! | `app` | everything, and only `main` and tests use it |
 
+pub mod access;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod error;
+pub mod flow;
+pub mod http;
+pub mod jobs;
+pub mod livekit;
 pub mod media;
+pub mod simulator;
+pub mod store;

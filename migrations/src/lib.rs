@@ -1,1 +1,28 @@
-//! The schema.
+//! The schema, one file per change, the same for SQLite and PostgreSQL. Each change is safe beside the previous
+//! release (columns are added before they are needed, dropped a release after), and goes down as well as up.
+//!
+//! Moments are BIGINT microseconds since the Unix epoch, ids are text, lists that are only read whole are JSON text.
+
+pub use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::prelude::*;
+
+mod columns;
+mod m0001_sessions;
+mod m0002_clips;
+mod m0003_access_and_limits;
+mod m0004_upkeep;
+
+/// All changes, oldest first.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_sessions::Migration),
+            Box::new(m0002_clips::Migration),
+            Box::new(m0003_access_and_limits::Migration),
+            Box::new(m0004_upkeep::Migration),
+        ]
+    }
+}

@@ -1,0 +1,224 @@
+//! The settings, typed. Defaults < file < environment < flags; all faults are reported at once; secrets do not print.
+//!
+//! `config/default.toml` explains every key and is compiled in as the lowest layer.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::domain::names::{CommunityRule, IdentityRule};
+
+/// Everything an operator can set, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database, the lock and the control socket live.
+    pub data_dir: PathBuf,
+    /// The database.
+    pub database: Database,
+    /// The HTTP door.
+    pub server: Server,
+    /// Callers' tokens.
+    pub auth: Auth,
+    /// LiveKit.
+    pub livekit: Livekit,
+    /// What a room's community is (`rooms.*`).
+    pub rooms: CommunityRule,
+    /// The rolling buffer.
+    pub buffer: Buffer,
+    /// Sessions.
+    pub sessions: Sessions,
+    /// Making clips.
+    pub capture: Capture,
+    /// Clips.
+    pub clips: Clips,
+    /// Limits.
+    pub limits: Limits,
+    /// Requests a minute by one user; 0 = no limit.
+    pub rate_limits: RateLimits,
+    /// Where bytes live.
+    pub storage: Storage,
+    /// Cadence of the scheduled jobs: cron, six fields, UTC.
+    pub jobs: Jobs,
+    /// What the log prints, `tracing-subscriber`'s filter syntax.
+    pub log: String,
+}
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `sqlite://…` or `postgres://…`; may hold a password.
+    pub url: SecretString,
+    /// Size of the pool.
+    pub max_connections: u32,
+}
+
+/// The HTTP door.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port; 0 lets the system choose.
+    pub port: u16,
+    /// Makes links absolute.
+    pub public_url: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Origins a browser may call from.
+    pub cors_origins: Vec<String>,
+    /// How long a shutdown waits for work to end.
+    pub shutdown: Duration,
+    /// The longest a caller may wait for a capture (`Prefer: wait`).
+    pub max_wait: Duration,
+    /// Key of signed links; made once and kept in the database when unset.
+    pub link_secret: Option<SecretString>,
+}
+
+/// Callers' tokens.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// The HS256 secret, at least 32 bytes.
+    pub jwt_secret: Option<SecretString>,
+    /// `iss` that is demanded.
+    pub issuer: Option<String>,
+    /// `aud` that is demanded.
+    pub audience: Option<String>,
+    /// Tolerance for clocks.
+    pub leeway: Duration,
+    /// Whether `communities` in a token is believed.
+    pub claim_communities: bool,
+    /// Whether `roles` in a token is believed.
+    pub claim_roles: bool,
+}
+
+/// LiveKit.
+#[derive(Debug, Clone)]
+pub struct Livekit {
+    /// `http(s)://` or `ws(s)://`.
+    pub url: String,
+    /// API key.
+    pub api_key: String,
+    /// API secret.
+    pub api_secret: SecretString,
+    /// Key and secret pairs that may sign webhooks; the API's own pair when empty.
+    pub webhook_keys: Vec<(String, SecretString)>,
+    /// Where egress sees the buffer store.
+    pub egress_output_path: PathBuf,
+    /// Deadline of StartEgress.
+    pub start_timeout: Duration,
+    /// Screen to label, used when an epoch cannot be anchored at its first packet.
+    pub pipeline_delay: Option<Duration>,
+    /// Its group `user` is the user id of a LiveKit identity.
+    pub identity_pattern: IdentityRule,
+}
+
+/// The rolling buffer.
+#[derive(Debug, Clone)]
+pub struct Buffer {
+    /// Promised length.
+    pub length: Duration,
+    /// Nothing younger than this is deleted.
+    pub cleanup: Duration,
+    /// Nominal segment length.
+    pub segment: Duration,
+    /// How long an ended session stays capturable.
+    pub grace: Duration,
+    /// An egress without a new segment for this long is dead.
+    pub no_segment: Duration,
+    /// A longer epoch is rolled over to a fresh egress.
+    pub max_epoch: Duration,
+}
+
+/// Sessions.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    /// How long a vanished share may take to come back.
+    pub rejoin: Duration,
+    /// How long an automatic start waits for the share's audio.
+    pub audio_wait: Duration,
+    /// Older sessions are examined.
+    pub orphan_max: Duration,
+}
+
+/// Making clips.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// How long POST /capture waits for the clip by default.
+    pub wait: Duration,
+    /// How long a capture waits for late segments.
+    pub tail_wait: Duration,
+    /// FFmpeg processes at once.
+    pub workers: usize,
+    /// Deadline of FFmpeg as a multiple of the window (at least 60 s).
+    pub deadline_factor: f64,
+    /// FFmpeg without progress for this long is killed.
+    pub stall: Duration,
+    /// How long a failed clip's segments are kept for a retry.
+    pub failed_keep: Duration,
+}
+
+/// Clips.
+#[derive(Debug, Clone)]
+pub struct Clips {
+    /// How long a signed link works.
+    pub link_ttl: Duration,
+}
+
+/// Limits.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of clips per user.
+    pub user_quota_bytes: i64,
+    /// Places per community.
+    pub community_max_concurrent: i32,
+    /// The most a community's own managers may set.
+    pub community_ceiling: i32,
+    /// Longest clip.
+    pub clip_max: Duration,
+}
+
+/// Requests a minute by one user; 0 = no limit.
+#[derive(Debug, Clone)]
+pub struct RateLimits {
+    /// POST /start.
+    pub start_per_minute: u32,
+    /// POST /capture.
+    pub capture_per_minute: u32,
+    /// DELETE of sessions and clips.
+    pub delete_per_minute: u32,
+}
+
+/// Where bytes live.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// Segments, as this service sees them.
+    pub buffer: PathBuf,
+    /// Clips.
+    pub clips: PathBuf,
+    /// Mode of directories in the buffer.
+    pub buffer_dir_mode: u32,
+    /// Group of directories in the buffer; the root's own when unset.
+    pub buffer_gid: Option<u32>,
+    /// Never less than this is left free.
+    pub min_free_bytes: u64,
+    /// Use in percent that warns.
+    pub high_percent: u8,
+    /// Use in percent that evicts what is beyond the promised window.
+    pub critical_percent: u8,
+}
+
+/// Cadence of the scheduled jobs.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    /// Condemns and deletes expired segments.
+    pub segment_cleanup: String,
+    /// Reaps what nobody owns.
+    pub orphan_reaper: String,
+    /// Compares sessions with LiveKit.
+    pub reconcile: String,
+    /// Empties the work directory of what no job owns.
+    pub workdir_sweep: String,
+    /// Compares accounts with clips.
+    pub quota_audit: String,
+    /// Asks the stores whether they are there.
+    pub storage_probe: String,
+}

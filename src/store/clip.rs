@@ -1,0 +1,397 @@
+//! Clips and what they reserved. A clip leaves `processing` once, by the statement that settles its bytes.
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    QueryOrder, QuerySelect,
+    entity::prelude::*,
+};
+
+use super::{Conn, Page, Tx, columns, db_error};
+use crate::{
+    domain::{
+        id::{ClipId, CommunityId, RoomName, SessionId, UserId},
+        lifecycle::ClipStatus,
+        text_enum::text_enum,
+        time::Timestamp,
+    },
+    error::{Error, Result},
+};
+
+text_enum!(
+    /// Who may see a clip.
+    Visibility {
+        /// Its owner.
+        Private = "private",
+        /// The members of its community.
+        Community = "community",
+        /// Every signed-in user.
+        Public = "public",
+        /// Its owner, and who has a share link.
+        Unlisted = "unlisted",
+    }
+);
+
+columns::text_column!(Visibility => |text| Visibility::from_name(&text));
+
+/// A clip row.
+#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "clip")]
+pub struct Model {
+    /// Ours.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: ClipId,
+    /// Cut from.
+    pub session_id: SessionId,
+    /// The owner.
+    pub user_id: UserId,
+    /// The session's tenant.
+    pub community_id: Option<CommunityId>,
+    /// The session's room.
+    pub room_name: RoomName,
+    /// The owner's words.
+    pub title: String,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Where it stands.
+    pub status: ClipStatus,
+    /// Why it failed: a [`crate::error::Code`].
+    pub error_code: Option<String>,
+    /// Why it failed, for its owner.
+    pub error_detail: Option<String>,
+    /// The window, screen time.
+    pub requested_from: Timestamp,
+    /// The window, screen time.
+    pub requested_to: Timestamp,
+    /// Screen time of the first frame.
+    pub starts_at: Option<Timestamp>,
+    /// Screen time of the end of the last frame.
+    pub ends_at: Option<Timestamp>,
+    /// Presented length, microseconds.
+    pub duration_us: Option<i64>,
+    /// `keyframe` or `exact`.
+    pub precision: String,
+    /// `skip` or `refuse`.
+    pub gap_policy: String,
+    /// How much earlier than asked it starts, milliseconds.
+    pub preroll_ms: i64,
+    /// How much of the tail never came, milliseconds.
+    pub shortfall_ms: i64,
+    /// JSON list of gaps.
+    pub gaps: String,
+    /// Bytes of the MP4 file; 0 until ready.
+    pub size_bytes: i64,
+    /// Bytes reserved while it is made; 0 after.
+    pub reserved_bytes: i64,
+    /// `blake3:…` of the MP4 file.
+    pub checksum: Option<String>,
+    /// Pixels.
+    pub width: Option<i32>,
+    /// Pixels.
+    pub height: Option<i32>,
+    /// `h264`.
+    pub video_codec: Option<String>,
+    /// `aac`, absent without audio.
+    pub audio_codec: Option<String>,
+    /// Whether the poster image was made.
+    pub has_poster: bool,
+    /// The owner deleted it while it was being made.
+    pub cancelled: bool,
+    /// Raised when links made so far shall no longer work.
+    pub link_generation: i32,
+    /// Milliseconds from acceptance to the first attempt.
+    pub queue_ms: i64,
+    /// Milliseconds waited for late segments.
+    pub wait_ms: i64,
+    /// Milliseconds to link the segments.
+    pub pin_ms: i64,
+    /// Milliseconds of muxing and verifying.
+    pub mux_ms: i64,
+    /// Milliseconds of publishing and settling.
+    pub finalize_ms: i64,
+    /// The request that accepted it.
+    pub request_id: Option<String>,
+    /// Accepted.
+    pub created_at: Timestamp,
+    /// Row last changed.
+    pub updated_at: Timestamp,
+}
+
+/// No relations are followed.
+#[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// Inserts a clip; false if that id exists.
+pub async fn insert<C: Conn>(db: &C, row: Model) -> Result<bool> {
+    let active: ActiveModel = row.into();
+    match Entity::insert(active.reset_all()).exec_without_returning(db).await {
+        Ok(_) => Ok(true),
+        Err(error) if super::is_unique_violation(&error) => Ok(false),
+        Err(error) => Err(db_error("inserting a clip", error)),
+    }
+}
+
+/// The clip of that id.
+pub async fn find<C: Conn>(db: &C, id: &ClipId) -> Result<Option<Model>> {
+    Entity::find_by_id(id.clone()).one(db).await.map_err(|error| db_error("reading a clip", error))
+}
+
+/// The clip of that id, or `not_found`.
+pub async fn load<C: Conn>(db: &C, id: &ClipId) -> Result<Model> {
+    find(db, id).await?.ok_or_else(|| Error::not_found("clip"))
+}
+
+/// What a list is narrowed by.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// One owner.
+    pub user_id: Option<UserId>,
+    /// One tenant.
+    pub community_id: Option<CommunityId>,
+    /// One state.
+    pub status: Option<ClipStatus>,
+    /// Any of these, if there are any.
+    pub visibility: Vec<Visibility>,
+}
+
+/// A page of clips, newest first, with the total.
+pub async fn list<C: Conn>(db: &C, filter: &Filter, page: Page) -> Result<(Vec<Model>, u64)> {
+    let mut query = Entity::find();
+    if let Some(user) = &filter.user_id {
+        query = query.filter(Column::UserId.eq(user.clone()));
+    }
+    if let Some(community) = &filter.community_id {
+        query = query.filter(Column::CommunityId.eq(community.clone()));
+    }
+    if let Some(status) = filter.status {
+        query = query.filter(Column::Status.eq(status));
+    }
+    if !filter.visibility.is_empty() {
+        query = query.filter(Column::Visibility.is_in(filter.visibility.iter().copied()));
+    }
+    let total = query.clone().count(db).await.map_err(|error| db_error("counting clips", error))?;
+    let rows = query
+        .order_by_desc(Column::CreatedAt)
+        .order_by_desc(Column::Id)
+        .limit(page.limit)
+        .offset(page.offset)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing clips", error))?;
+    Ok((rows, total))
+}
+
+/// How many ready clips a user has.
+pub async fn count_ready<C: Conn>(db: &C, user: &UserId) -> Result<u64> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .filter(Column::Status.eq(ClipStatus::Ready))
+        .count(db)
+        .await
+        .map_err(|error| db_error("counting a user's clips", error))
+}
+
+/// Clips of a session that are still being made.
+pub async fn list_processing_of<C: Conn>(db: &C, session: &SessionId) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::SessionId.eq(session.clone()))
+        .filter(Column::Status.eq(ClipStatus::Processing))
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing a session's captures", error))
+}
+
+/// Failed clips last touched before `before`.
+pub async fn list_failed_before<C: Conn>(
+    db: &C,
+    before: Timestamp,
+    limit: u64,
+) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::Status.eq(ClipStatus::Failed))
+        .filter(Column::UpdatedAt.lt(before))
+        .limit(limit)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing old failed clips", error))
+}
+
+/// Writes the columns set in `change` if the clip still is in one of `from`; says whether it was.
+pub async fn update_if<C: Conn>(
+    db: &C,
+    id: &ClipId,
+    from: &[ClipStatus],
+    change: ActiveModel,
+) -> Result<bool> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel { id: NotSet, ..change })
+        .filter(Column::Id.eq(id.clone()))
+        .filter(Column::Status.is_in(from.iter().copied()))
+        .exec(db)
+        .await
+        .map_err(|error| db_error("changing a clip", error))?;
+    Ok(outcome.rows_affected > 0)
+}
+
+/// Deletes the row if it still is in one of `from`; says whether it was.
+pub async fn delete_if(tx: &Tx, id: &ClipId, from: &[ClipStatus]) -> Result<bool> {
+    let outcome = Entity::delete_many()
+        .filter(Column::Id.eq(id.clone()))
+        .filter(Column::Status.is_in(from.iter().copied()))
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("deleting a clip", error))?;
+    Ok(outcome.rows_affected > 0)
+}
+
+/// What a finished clip is.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Screen time of the first frame.
+    pub starts_at: Timestamp,
+    /// Screen time of the end of the last frame.
+    pub ends_at: Timestamp,
+    /// Presented length, microseconds.
+    pub duration_us: i64,
+    /// How much earlier than asked it starts, milliseconds.
+    pub preroll_ms: i64,
+    /// How much of the tail never came, milliseconds.
+    pub shortfall_ms: i64,
+    /// JSON list of gaps.
+    pub gaps: String,
+    /// Bytes of the MP4 file.
+    pub size_bytes: i64,
+    /// `blake3:…` of the MP4 file.
+    pub checksum: String,
+    /// Pixels.
+    pub width: i32,
+    /// Pixels.
+    pub height: i32,
+    /// `h264`.
+    pub video_codec: String,
+    /// `aac`, absent without audio.
+    pub audio_codec: Option<String>,
+    /// Whether the poster image was made.
+    pub has_poster: bool,
+}
+
+/// How long the phases of making a clip took, milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// From acceptance to the first attempt.
+    pub queue_ms: i64,
+    /// Waiting for late segments.
+    pub wait_ms: i64,
+    /// Linking the segments.
+    pub pin_ms: i64,
+    /// Muxing and verifying.
+    pub mux_ms: i64,
+    /// Publishing and settling.
+    pub finalize_ms: i64,
+}
+
+/// Takes a clip from `processing` to `ready`, once; false if it is not `processing` any more. Its reservation is
+/// settled by [`super::quota::settle`] in the same transaction.
+pub async fn make_ready(
+    tx: &Tx,
+    id: &ClipId,
+    done: &Finished,
+    phases: Phases,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Ready),
+        error_code: Set(None),
+        error_detail: Set(None),
+        starts_at: Set(Some(done.starts_at)),
+        ends_at: Set(Some(done.ends_at)),
+        duration_us: Set(Some(done.duration_us)),
+        preroll_ms: Set(done.preroll_ms),
+        shortfall_ms: Set(done.shortfall_ms),
+        gaps: Set(done.gaps.clone()),
+        size_bytes: Set(done.size_bytes),
+        reserved_bytes: Set(0),
+        checksum: Set(Some(done.checksum.clone())),
+        width: Set(Some(done.width)),
+        height: Set(Some(done.height)),
+        video_codec: Set(Some(done.video_codec.clone())),
+        audio_codec: Set(done.audio_codec.clone()),
+        has_poster: Set(done.has_poster),
+        queue_ms: Set(phases.queue_ms),
+        wait_ms: Set(phases.wait_ms),
+        pin_ms: Set(phases.pin_ms),
+        mux_ms: Set(phases.mux_ms),
+        finalize_ms: Set(phases.finalize_ms),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Processing], change).await
+}
+
+/// Takes a clip from `processing` to `failed`, once; false if it is not `processing` any more.
+pub async fn make_failed(
+    tx: &Tx,
+    id: &ClipId,
+    code: &str,
+    detail: &str,
+    gaps: Option<String>,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Failed),
+        error_code: Set(Some(code.to_owned())),
+        error_detail: Set(Some(detail.to_owned())),
+        gaps: gaps.map_or(NotSet, Set),
+        reserved_bytes: Set(0),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Processing], change).await
+}
+
+/// Takes a clip from `failed` back to `processing` with a new reservation, once.
+pub async fn make_processing_again(
+    tx: &Tx,
+    id: &ClipId,
+    reserved_bytes: i64,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Processing),
+        error_code: Set(None),
+        error_detail: Set(None),
+        gaps: Set("[]".to_owned()),
+        reserved_bytes: Set(reserved_bytes),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Failed], change).await
+}
+
+/// Changes what its owner may change; `raise_generation` voids the links made so far. False if there is no such clip.
+pub async fn amend(
+    tx: &Tx,
+    id: &ClipId,
+    title: Option<String>,
+    visibility: Option<Visibility>,
+    raise_generation: bool,
+    now: Timestamp,
+) -> Result<bool> {
+    let mut update = Entity::update_many().set(ActiveModel {
+        title: title.map_or(NotSet, Set),
+        visibility: visibility.map_or(NotSet, Set),
+        updated_at: Set(now),
+        ..Default::default()
+    });
+    if raise_generation {
+        update =
+            update.col_expr(Column::LinkGeneration, super::schema::plus(Column::LinkGeneration, 1));
+    }
+    let outcome = update
+        .filter(Column::Id.eq(id.clone()))
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("amending a clip", error))?;
+    Ok(outcome.rows_affected > 0)
+}

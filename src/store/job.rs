@@ -1,0 +1,375 @@
+//! Durable work: enqueued in the transaction that needs it, leased, renewed, finished. A worker that dies loses its
+//! lease and somebody else takes over, so finishing twice must be harmless.
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    Condition, QueryOrder, QuerySelect,
+    entity::prelude::*,
+    sea_query::{LockBehavior, LockType, Query},
+};
+
+use super::{Conn, Db, Page, Tx, columns, db_error, schema::plus};
+use crate::{
+    domain::{
+        id::{ClipId, JobId},
+        text_enum::text_enum,
+        time::Timestamp,
+    },
+    error::Result,
+};
+
+text_enum!(
+    /// Where a job stands.
+    JobState {
+        /// Waits for its moment and a worker.
+        Queued = "queued",
+        /// A worker holds its lease.
+        Running = "running",
+        /// Finished.
+        Done = "done",
+        /// Given up; the last error is kept.
+        Failed = "failed",
+    }
+);
+
+text_enum!(
+    /// What kind of work.
+    JobKind {
+        /// Make a clip from its pinned window.
+        Render = "render",
+    }
+);
+
+columns::text_column!(
+    JobState => |text| JobState::from_name(&text),
+    JobKind => |text| JobKind::from_name(&text),
+);
+
+/// A job row.
+#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "job")]
+pub struct Model {
+    /// Ours.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: JobId,
+    /// What kind of work.
+    pub kind: JobKind,
+    /// Where it stands.
+    pub state: JobState,
+    /// The clip it makes.
+    pub clip_id: Option<ClipId>,
+    /// Leases taken so far.
+    pub attempts: i32,
+    /// Leases at most.
+    pub max_attempts: i32,
+    /// Not before.
+    pub run_after: Timestamp,
+    /// Which worker process.
+    pub lease_owner: Option<String>,
+    /// Until when it is that worker's.
+    pub lease_until: Option<Timestamp>,
+    /// The last failure, for admins.
+    pub last_error: Option<String>,
+    /// The request that needed it.
+    pub request_id: Option<String>,
+    /// Enqueued.
+    pub created_at: Timestamp,
+    /// Row last changed.
+    pub updated_at: Timestamp,
+}
+
+/// No relations are followed.
+#[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// Enqueues the making of a clip.
+pub async fn enqueue_render(
+    tx: &Tx,
+    clip: &ClipId,
+    max_attempts: i32,
+    request_id: Option<String>,
+    now: Timestamp,
+) -> Result<()> {
+    let row = ActiveModel {
+        id: Set(JobId::generate()),
+        kind: Set(JobKind::Render),
+        state: Set(JobState::Queued),
+        clip_id: Set(Some(clip.clone())),
+        attempts: Set(0),
+        max_attempts: Set(max_attempts),
+        run_after: Set(now),
+        lease_owner: Set(None),
+        lease_until: Set(None),
+        last_error: Set(None),
+        request_id: Set(request_id),
+        created_at: Set(now),
+        updated_at: Set(now),
+    };
+    Entity::insert(row)
+        .exec_without_returning(tx)
+        .await
+        .map(drop)
+        .map_err(|error| db_error("enqueueing a job", error))
+}
+
+/// Queued jobs whose moment has come, and running ones whose lease ran out.
+fn due(now: Timestamp) -> Condition {
+    let queued =
+        Condition::all().add(Column::State.eq(JobState::Queued)).add(Column::RunAfter.lte(now));
+    let abandoned =
+        Condition::all().add(Column::State.eq(JobState::Running)).add(Column::LeaseUntil.lt(now));
+    Condition::any().add(queued).add(abandoned)
+}
+
+/// Whether there is a job to lease: a read, so that looking often costs no writer's turn.
+pub async fn any_due<C: Conn>(db: &C, now: Timestamp) -> Result<bool> {
+    let found = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(due(now))
+        .into_tuple::<JobId>()
+        .one(db)
+        .await
+        .map_err(|error| db_error("looking for due jobs", error))?;
+    Ok(found.is_some())
+}
+
+/// Leases up to `count` due jobs: queued ones whose moment has come, running ones whose lease ran out.
+pub async fn lease(
+    db: &Db,
+    owner: &str,
+    count: u64,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<Model>> {
+    let tx = db.begin().await?;
+    let candidates = Query::select()
+        .column(Column::Id)
+        .from(Entity)
+        .cond_where(due(now))
+        .order_by(Column::RunAfter, sea_orm::Order::Asc)
+        .limit(count)
+        // left out by the builder on SQLite, where the transaction is the lock
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .to_owned();
+    let leased = Entity::update_many()
+        .set(ActiveModel {
+            state: Set(JobState::Running),
+            lease_owner: Set(Some(owner.to_owned())),
+            lease_until: Set(Some(until)),
+            updated_at: Set(now),
+            ..Default::default()
+        })
+        .col_expr(Column::Attempts, plus(Column::Attempts, 1))
+        .filter(Column::Id.in_subquery(candidates))
+        .exec_with_returning(&tx)
+        .await
+        .map_err(|error| db_error("leasing jobs", error))?;
+    super::commit(tx).await?;
+    Ok(leased)
+}
+
+/// Keeps a lease; false if it is no longer ours.
+pub async fn renew<C: Conn>(db: &C, id: &JobId, owner: &str, until: Timestamp) -> Result<bool> {
+    change_ours(db, id, owner, ActiveModel { lease_until: Set(Some(until)), ..Default::default() })
+        .await
+}
+
+/// Ends a job well; false if the lease was lost.
+pub async fn finish<C: Conn>(db: &C, id: &JobId, owner: &str, now: Timestamp) -> Result<bool> {
+    change_ours(
+        db,
+        id,
+        owner,
+        ActiveModel {
+            state: Set(JobState::Done),
+            lease_owner: Set(None),
+            lease_until: Set(None),
+            updated_at: Set(now),
+            ..Default::default()
+        },
+    )
+    .await
+}
+
+/// Ends a job badly, keeping the error.
+pub async fn fail<C: Conn>(
+    db: &C,
+    id: &JobId,
+    owner: &str,
+    error: String,
+    now: Timestamp,
+) -> Result<bool> {
+    change_ours(
+        db,
+        id,
+        owner,
+        ActiveModel {
+            state: Set(JobState::Failed),
+            lease_owner: Set(None),
+            lease_until: Set(None),
+            last_error: Set(Some(error)),
+            updated_at: Set(now),
+            ..Default::default()
+        },
+    )
+    .await
+}
+
+/// Gives a job back to be run at `run_after`, keeping the error if there was one. A job given back because the
+/// worker stops does not lose an attempt.
+pub async fn give_back<C: Conn>(
+    db: &C,
+    job: &Model,
+    owner: &str,
+    run_after: Timestamp,
+    error: Option<String>,
+    now: Timestamp,
+) -> Result<bool> {
+    let attempts = if error.is_some() { NotSet } else { Set((job.attempts - 1).max(0)) };
+    change_ours(
+        db,
+        &job.id,
+        owner,
+        ActiveModel {
+            state: Set(JobState::Queued),
+            attempts,
+            run_after: Set(run_after),
+            lease_owner: Set(None),
+            lease_until: Set(None),
+            last_error: error.map_or(NotSet, |error| Set(Some(error))),
+            updated_at: Set(now),
+            ..Default::default()
+        },
+    )
+    .await
+}
+
+async fn change_ours<C: Conn>(
+    db: &C,
+    id: &JobId,
+    owner: &str,
+    change: ActiveModel,
+) -> Result<bool> {
+    let outcome = Entity::update_many()
+        .set(change)
+        .filter(Column::Id.eq(id.clone()))
+        .filter(Column::State.eq(JobState::Running))
+        .filter(Column::LeaseOwner.eq(owner))
+        .exec(db)
+        .await
+        .map_err(|error| db_error("changing a job", error))?;
+    Ok(outcome.rows_affected > 0)
+}
+
+/// Makes every lease run out at once: this process is the only one (SQLite under its lock) and has just started, so
+/// whoever held them is dead.
+pub async fn expire_leases<C: Conn>(db: &C, now: Timestamp) -> Result<u64> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel {
+            state: Set(JobState::Queued),
+            lease_owner: Set(None),
+            lease_until: Set(None),
+            run_after: Set(now),
+            ..Default::default()
+        })
+        .filter(Column::State.eq(JobState::Running))
+        .exec(db)
+        .await
+        .map_err(|error| db_error("expiring leases", error))?;
+    Ok(outcome.rows_affected)
+}
+
+/// Stops work on a clip that is no longer wanted.
+pub async fn cancel_of_clip<C: Conn>(db: &C, clip: &ClipId, now: Timestamp) -> Result<()> {
+    Entity::update_many()
+        .set(ActiveModel {
+            state: Set(JobState::Failed),
+            last_error: Set(Some("cancelled".to_owned())),
+            lease_owner: Set(None),
+            lease_until: Set(None),
+            updated_at: Set(now),
+            ..Default::default()
+        })
+        .filter(Column::ClipId.eq(clip.clone()))
+        .filter(Column::State.is_in([JobState::Queued, JobState::Running]))
+        .exec(db)
+        .await
+        .map(drop)
+        .map_err(|error| db_error("cancelling a job", error))
+}
+
+/// Puts a failed job back into the queue with fresh attempts; false if it had not failed.
+pub async fn requeue<C: Conn>(db: &C, id: &JobId, now: Timestamp) -> Result<bool> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel {
+            state: Set(JobState::Queued),
+            attempts: Set(0),
+            run_after: Set(now),
+            updated_at: Set(now),
+            ..Default::default()
+        })
+        .filter(Column::Id.eq(id.clone()))
+        .filter(Column::State.eq(JobState::Failed))
+        .exec(db)
+        .await
+        .map_err(|error| db_error("requeueing a job", error))?;
+    Ok(outcome.rows_affected > 0)
+}
+
+/// Whether the lease still is `owner`'s (it may have run out, as long as nobody else took it).
+pub async fn is_ours<C: Conn>(db: &C, id: &JobId, owner: &str) -> Result<bool> {
+    let found = find(db, id).await?;
+    Ok(found.is_some_and(|job| {
+        job.state == JobState::Running && job.lease_owner.as_deref() == Some(owner)
+    }))
+}
+
+/// The job of that id.
+pub async fn find<C: Conn>(db: &C, id: &JobId) -> Result<Option<Model>> {
+    Entity::find_by_id(id.clone()).one(db).await.map_err(|error| db_error("reading a job", error))
+}
+
+/// A page of jobs, newest first, with the total.
+pub async fn list<C: Conn>(
+    db: &C,
+    state: Option<JobState>,
+    page: Page,
+) -> Result<(Vec<Model>, u64)> {
+    let mut query = Entity::find();
+    if let Some(state) = state {
+        query = query.filter(Column::State.eq(state));
+    }
+    let total = query.clone().count(db).await.map_err(|error| db_error("counting jobs", error))?;
+    let rows = query
+        .order_by_desc(Column::CreatedAt)
+        .order_by_desc(Column::Id)
+        .limit(page.limit)
+        .offset(page.offset)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing jobs", error))?;
+    Ok((rows, total))
+}
+
+/// How many jobs wait or run.
+pub async fn count_open<C: Conn>(db: &C) -> Result<u64> {
+    Entity::find()
+        .filter(Column::State.is_in([JobState::Queued, JobState::Running]))
+        .count(db)
+        .await
+        .map_err(|error| db_error("counting open jobs", error))
+}
+
+/// Forgets jobs that ended before `before`; says how many.
+pub async fn delete_ended_before<C: Conn>(db: &C, before: Timestamp) -> Result<u64> {
+    let outcome = Entity::delete_many()
+        .filter(Column::State.is_in([JobState::Done, JobState::Failed]))
+        .filter(Column::UpdatedAt.lt(before))
+        .exec(db)
+        .await
+        .map_err(|error| db_error("deleting old jobs", error))?;
+    Ok(outcome.rows_affected)
+}
