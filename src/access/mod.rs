@@ -9,6 +9,14 @@ use crate::domain::{
     time::Timestamp,
 };
 
+pub mod token;
+
+/// The community of instance-wide roles and of default rules; nobody's community has this name.
+pub const EVERYWHERE: &str = "*";
+
+/// The instance-wide role that may everything.
+pub const INSTANCE_ADMIN: &str = "instance_admin";
+
 text_enum!(
     /// A right in a community.
     Permission {
