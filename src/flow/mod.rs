@@ -4,6 +4,9 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod index;
+pub mod stores;
+
 use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::Notify;
@@ -32,6 +35,8 @@ pub struct Deps {
     pub link_key: Arc<[u8]>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// The way to both stores, and how they were last found.
+    pub stores: Arc<stores::Stores>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

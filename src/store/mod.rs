@@ -36,6 +36,9 @@ pub mod session;
 pub mod setting;
 pub mod webhook;
 
+/// A column that an update writes; flows need no other name of sea-orm.
+pub use sea_orm::ActiveValue::Set;
+
 /// A transaction; dropped without `commit` it is rolled back.
 pub type Tx = DatabaseTransaction;
 
