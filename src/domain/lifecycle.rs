@@ -81,6 +81,12 @@ macro_rules! names {
                 Self::ALL.iter().copied().find(|known| known.as_str() == name)
             }
         }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
     };
 }
 

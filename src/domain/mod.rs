@@ -5,10 +5,15 @@
 
 pub mod catalogue;
 pub mod id;
+pub mod keys;
 pub mod lifecycle;
+pub mod limits;
+pub mod names;
 pub mod playlist;
 pub mod retention;
 pub mod selection;
+pub mod share;
+pub mod sizes;
 pub mod supervision;
 pub(crate) mod text_enum;
 pub mod time;

@@ -13,12 +13,13 @@ use livekit_api::services::{
 use livekit_protocol as proto;
 use secrecy::ExposeSecret;
 
-use super::{EgressFact, EgressOrder, LiveKit, Participant, Stopped, convert};
+use super::{EgressFact, EgressOrder, LiveKit, Stopped, convert};
 use crate::{
     config,
     domain::{
         id::{EgressId, RoomName},
         playlist,
+        share::Participant,
     },
     error::{Code, Error, Result},
 };
@@ -121,7 +122,7 @@ impl LiveKit for Client {
 
     async fn list_participants(&self, room: &RoomName) -> Result<Option<Vec<Participant>>> {
         match bounded(self.api.room().list_participants(room.as_str())).await {
-            Ok(items) => Ok(Some(items.iter().map(convert::participant).collect())),
+            Ok(items) => Ok(Some(items.iter().filter_map(convert::participant).collect())),
             Err(error) if twirp_code(&error) == Some(ServerErrorCode::NOT_FOUND) => Ok(None),
             Err(error) => Err(call_error("listing a room's participants", error)),
         }

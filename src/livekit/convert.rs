@@ -4,9 +4,10 @@
 use livekit_protocol as proto;
 use proto::egress_info::Request;
 
-use super::{EgressFact, EgressState, Participant, Track, TrackSource};
+use super::{EgressFact, EgressState};
 use crate::domain::{
     id::{EgressId, Identity, RoomName, TrackId},
+    share::{Participant, Track, TrackKind, TrackSource},
     time::Timestamp,
 };
 
@@ -62,25 +63,31 @@ fn prefix(info: &proto::EgressInfo) -> Option<&str> {
     outputs.first().map(|output| output.filename_prefix.as_str())
 }
 
-/// A `ParticipantInfo`.
-pub(super) fn participant(info: &proto::ParticipantInfo) -> Participant {
+/// A `ParticipantInfo`; `None` for LiveKit's own kinds (recorders, ingresses, agents).
+pub(super) fn participant(info: &proto::ParticipantInfo) -> Option<Participant> {
     use proto::participant_info::Kind;
-    Participant {
+    let machine = Kind::try_from(info.kind)
+        .is_ok_and(|kind| matches!(kind, Kind::Egress | Kind::Ingress | Kind::Agent));
+    (!machine).then(|| Participant {
         identity: Identity::new(info.identity.clone()),
+        sid: info.sid.clone(),
         name: info.name.clone(),
-        is_machine: Kind::try_from(info.kind)
-            .is_ok_and(|kind| matches!(kind, Kind::Egress | Kind::Ingress | Kind::Agent)),
         tracks: info.tracks.iter().map(track).collect(),
-    }
+    })
 }
 
 fn track(info: &proto::TrackInfo) -> Track {
     Track {
-        id: TrackId::new(info.sid.clone()),
+        sid: TrackId::new(info.sid.clone()),
         source: source(proto::TrackSource::try_from(info.source).ok()),
+        kind: kind(proto::TrackType::try_from(info.r#type).ok()),
         width: info.width,
         height: info.height,
         muted: info.muted,
+        published_order: info
+            .version
+            .as_ref()
+            .map_or(0, |version| u64::try_from(version.unix_micro).unwrap_or(0)),
     }
 }
 
@@ -90,5 +97,13 @@ pub(super) fn source(source: Option<proto::TrackSource>) -> TrackSource {
         Some(proto::TrackSource::ScreenShare) => TrackSource::ScreenShare,
         Some(proto::TrackSource::ScreenShareAudio) => TrackSource::ScreenShareAudio,
         _ => TrackSource::Other,
+    }
+}
+
+fn kind(kind: Option<proto::TrackType>) -> TrackKind {
+    match kind {
+        Some(proto::TrackType::Audio) => TrackKind::Audio,
+        Some(proto::TrackType::Video) => TrackKind::Video,
+        _ => TrackKind::Data,
     }
 }

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{EgressFact, Track, convert};
+use super::{EgressFact, convert};
 use crate::{
     config,
     domain::id::{EgressId, Identity, RoomName, TrackId},
+    domain::share::TrackSource,
     error::{Code, Error, Result},
 };
 
@@ -46,7 +47,9 @@ pub enum Fact {
         /// Whose.
         identity: Identity,
         /// Which.
-        track: Track,
+        track: TrackId,
+        /// What it shows.
+        source: TrackSource,
     },
     /// A track is gone.
     TrackUnpublished {
@@ -55,7 +58,9 @@ pub enum Fact {
         /// Whose.
         identity: Identity,
         /// Which.
-        track: Track,
+        track: TrackId,
+        /// What it shows.
+        source: TrackSource,
     },
     /// Somebody left.
     ParticipantLeft {
@@ -151,9 +156,6 @@ struct ParticipantBody {
 struct TrackBody {
     sid: String,
     source: Value,
-    muted: bool,
-    width: Value,
-    height: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -211,11 +213,12 @@ impl Body {
             },
             "track_published" | "track_unpublished" => match (&self.participant, &self.track) {
                 (Some(who), Some(track)) => {
-                    let (room, identity, track) = (room(), who.identity(), track.into_track());
+                    let (room, identity) = (room(), who.identity());
+                    let (track, source) = (TrackId::new(track.sid.clone()), track.source());
                     if self.event == "track_published" {
-                        Fact::TrackPublished { room, identity, track }
+                        Fact::TrackPublished { room, identity, track, source }
                     } else {
-                        Fact::TrackUnpublished { room, identity, track }
+                        Fact::TrackUnpublished { room, identity, track, source }
                     }
                 }
                 _ => Fact::Other,
@@ -236,15 +239,8 @@ impl ParticipantBody {
 }
 
 impl TrackBody {
-    fn into_track(&self) -> Track {
-        let source = enumeration(&self.source, proto::TrackSource::from_str_name);
-        Track {
-            id: TrackId::new(self.sid.clone()),
-            source: convert::source(source),
-            width: u32::try_from(number(&self.width)).unwrap_or(0),
-            height: u32::try_from(number(&self.height)).unwrap_or(0),
-            muted: self.muted,
-        }
+    fn source(&self) -> TrackSource {
+        convert::source(enumeration(&self.source, proto::TrackSource::from_str_name))
     }
 }
 

@@ -36,7 +36,7 @@ pub mod session;
 pub mod setting;
 pub mod webhook;
 
-/// A column that an update writes; flows need no other name of sea-orm.
+/// A value of a row's change; what is not `Set` stays as it is.
 pub use sea_orm::ActiveValue::Set;
 
 /// A transaction; dropped without `commit` it is rolled back.
