@@ -36,4 +36,5 @@ pub mod domain;
 pub mod error;
 pub mod flow;
 pub mod livekit;
+pub mod media;
 pub mod store;

@@ -64,7 +64,10 @@ pub(super) fn rows_of(
             }
             Seen::NoDirectory => continue,
         };
-        rows.push(row);
+        // still as bad as it was: nothing to write
+        if old.is_none_or(|old| old.state != row.state) {
+            rows.push(row);
+        }
     }
     rows
 }
@@ -218,9 +221,9 @@ pub(super) async fn write(
     for row in rows {
         let usable = row.state == SegmentState::Usable;
         let (window, bytes_per_second) = (row.window(), rate_of(&row));
-        let came = segment::insert(&tx, row.clone()).await?
-            || (usable && segment::replace_bad(&tx, row).await?);
-        if !came {
+        let fresh = segment::insert(&tx, row.clone()).await?;
+        let better = !fresh && segment::replace_bad(&tx, row).await? && usable;
+        if !fresh && !better {
             continue;
         }
         written.new += 1;
