@@ -35,6 +35,7 @@ pub mod config;
 pub mod domain;
 pub mod error;
 pub mod flow;
+pub mod jobs;
 pub mod livekit;
 pub mod media;
 pub mod store;

@@ -6,19 +6,27 @@
 
 pub mod authorize;
 pub mod auto_start;
+pub mod capture;
+pub mod clip_files;
 pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
+pub mod idempotency;
 pub mod index;
+pub mod library;
+pub mod links;
+pub mod material;
 pub mod place;
 pub mod reconcile;
+pub mod render;
 pub mod room;
 pub mod start;
 pub mod stop;
 pub mod stores;
 pub mod supervise;
 pub mod webhook;
+pub mod work;
 
 use std::{path::PathBuf, sync::Arc};
 
