@@ -222,6 +222,7 @@ mod tests {
         use TrackKind::{Audio, Video};
         use TrackSource::{Other, ScreenShare, ScreenShareAudio};
         let one = |identity: &str, tracks| Participant {
+            name: String::new(),
             identity: Identity::new(identity),
             sid: format!("PA_{identity}"),
             tracks,

@@ -129,6 +129,11 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     if !session.status.holds_place() {
         return steps;
     }
+    if session.status == SessionStatus::Starting && unanswered_first(session, &alive) {
+        // Nobody was told that this session runs: whoever asked for it died or gave up.
+        steps.push(Step::End(EndReason::StartFailed));
+        return steps;
+    }
     let newest = alive.last().copied();
     match share {
         Share::Unknown => {
@@ -147,6 +152,12 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     steps
 }
 
+/// Whether the first epoch was given up without an answer and is all there is.
+fn unanswered_first(session: &Watched, alive: &[&OpenEpoch]) -> bool {
+    alive.is_empty()
+        && matches!(&session.open[..], [only] if only.number == 1 && only.answered_at.is_none())
+}
+
 /// Ends epochs that are dead or done, stops those that a newer one has replaced; answers the rest.
 fn sort_out_epochs<'a>(
     session: &'a Watched,
@@ -160,9 +171,7 @@ fn sort_out_epochs<'a>(
     for epoch in &session.open {
         let replaced = newest_with_media.is_some_and(|newest| newest.number > epoch.number);
         if let Some(outcome) = over(epoch, patience, now) {
-            if epoch.answered_at.is_some() {
-                steps.push(Step::StopEgress(epoch.number));
-            }
+            steps.push(Step::StopEgress(epoch.number));
             steps.push(Step::EndEpoch { number: epoch.number, outcome });
         } else if stopping || replaced {
             let again = Duration::from_secs(5);
@@ -409,12 +418,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_start_fails_after_its_deadline_without_a_stop() {
+    fn an_unanswered_start_fails_after_its_deadline() {
         let mut unanswered = epoch(1);
         unanswered.answered_at = None;
         unanswered.last_segment_at = None;
         let steps = plan(&active(vec![unanswered]), &Share::Unknown, &PATIENCE, at(66));
-        assert_eq!(steps[0], Step::EndEpoch { number: 1, outcome: "start_failed" });
+        assert_eq!(steps[1], Step::EndEpoch { number: 1, outcome: "start_failed" });
+    }
+
+    #[test]
+    fn a_first_start_that_nobody_answered_for_fails_the_session() {
+        let mut unanswered = epoch(1);
+        unanswered.answered_at = None;
+        unanswered.last_segment_at = None;
+        let mut starting = active(vec![unanswered]);
+        starting.status = SessionStatus::Starting;
+        let steps = plan(&starting, &share("TR_v"), &PATIENCE, at(66));
+        assert_eq!(steps.last(), Some(&Step::End(EndReason::StartFailed)), "{steps:?}");
+        assert!(!steps.contains(&Step::StartEpoch));
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! command) reaches the same verb.
 
 pub mod authorize;
+pub mod auto_start;
 pub mod capture;
 pub mod clip_files;
 pub mod crash;
 pub mod disk;
+pub mod egress_fact;
 pub mod epoch;
 pub mod idempotency;
 pub mod index;
@@ -16,10 +18,14 @@ pub mod library;
 pub mod links;
 pub mod material;
 pub mod place;
+pub mod reconcile;
 pub mod render;
 pub mod room;
 pub mod start;
 pub mod stop;
+pub mod stores;
+pub mod supervise;
+pub mod webhook;
 pub mod work;
 
 use std::{path::PathBuf, sync::Arc};
@@ -50,6 +56,8 @@ pub struct Deps {
     pub link_key: Arc<[u8]>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// The way to both stores, and how they were last found.
+    pub stores: Arc<stores::Stores>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

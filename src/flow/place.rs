@@ -38,12 +38,14 @@ pub async fn end(
     ended_at: Timestamp,
 ) -> Result<bool> {
     let now = deps.clock.now();
+    let nothing_to_keep = matches!(reason, EndReason::StartFailed | EndReason::Discarded);
+    let capturable_until = if nothing_to_keep { now } else { now.plus(deps.config.buffer.grace) };
     let change = session::ActiveModel {
         status: Set(SessionStatus::Stopping),
         end_reason: Set(Some(reason)),
         ended_at: Set(Some(ended_at)),
         stop_requested_at: Set(Some(now)),
-        capturable_until: Set(Some(now.plus(deps.config.buffer.grace))),
+        capturable_until: Set(Some(capturable_until)),
         discard: Set(reason == EndReason::Discarded),
         updated_at: Set(now),
         ..Default::default()

@@ -1,7 +1,7 @@
 //! Epochs: the part of a session recorded by one egress. The row is written before the egress is asked for, so that
 //! whoever inserts the number starts it, once, and a crash leaves a row that says what to look for.
 
-use sea_orm::{ActiveValue::NotSet, QueryOrder, entity::prelude::*};
+use sea_orm::{ActiveValue::NotSet, Condition, QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{Conn, columns, db_error, is_unique_violation};
 use crate::{
@@ -145,6 +145,26 @@ pub async fn list_open<C: Conn>(db: &C) -> Result<Vec<Model>> {
         .map_err(|error| db_error("listing open epochs", error))
 }
 
+/// Sessions whose epochs may still bring segments: not over, or over since `ended_after`.
+pub async fn list_sessions_recording<C: Conn>(
+    db: &C,
+    ended_after: Timestamp,
+) -> Result<Vec<SessionId>> {
+    Entity::find()
+        .select_only()
+        .column(Column::SessionId)
+        .distinct()
+        .filter(
+            Condition::any()
+                .add(Column::Status.ne(EpochStatus::Ended))
+                .add(Column::EndedAt.gt(ended_after)),
+        )
+        .into_tuple::<SessionId>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing sessions that record", error))
+}
+
 /// The epoch of that egress.
 pub async fn find_by_egress<C: Conn>(db: &C, egress: &EgressId) -> Result<Option<Model>> {
     Entity::find()
@@ -199,6 +219,19 @@ pub async fn fix_clock<C: Conn>(
         .await
         .map_err(|error| db_error("fixing an epoch's clock", error))?;
     find(db, session, number).await
+}
+
+/// Lets every unanswered start fail now: this process is the only one (SQLite under its lock) and has just started,
+/// so whoever sent them is dead.
+pub async fn expire_unanswered<C: Conn>(db: &C, now: Timestamp) -> Result<u64> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel { deadline_at: super::Set(now.plus_micros(-1)), ..Default::default() })
+        .filter(Column::Status.eq(EpochStatus::Starting))
+        .filter(Column::AnsweredAt.is_null())
+        .exec(db)
+        .await
+        .map_err(|error| db_error("expiring unanswered starts", error))?;
+    Ok(outcome.rows_affected)
 }
 
 /// Forgets a session's epochs (after its buffer is gone and nobody needs the mapping any more).
