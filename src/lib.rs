@@ -39,4 +39,5 @@ pub mod http;
 pub mod jobs;
 pub mod livekit;
 pub mod media;
+pub mod simulator;
 pub mod store;

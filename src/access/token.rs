@@ -132,7 +132,11 @@ impl Verifier {
             user_id: user,
             name: claims.get("name").and_then(Value::as_str).and_then(shown_name),
             issued_at: moment(claims, "iat")?,
-            communities: if self.auth.claim_communities { communities(claims) } else { BTreeMap::new() },
+            communities: if self.auth.claim_communities {
+                communities(claims)
+            } else {
+                BTreeMap::new()
+            },
             roles: if self.auth.claim_roles { roles(claims.get("roles")) } else { Vec::new() },
         })
     }

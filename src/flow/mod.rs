@@ -16,11 +16,14 @@ pub mod idempotency;
 pub mod index;
 pub mod library;
 pub mod links;
+pub mod maintenance;
 pub mod material;
 pub mod place;
+pub mod rate_limit;
 pub mod reconcile;
 pub mod render;
 pub mod room;
+pub mod show;
 pub mod start;
 pub mod stop;
 pub mod stores;
@@ -36,6 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::SharedClock, config::Config, domain::id::InstanceId, livekit::LiveKit, store::Db,
 };
+
 
 /// What a flow may reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,10 +58,14 @@ pub struct Deps {
     pub replica: String,
     /// Key of signed links.
     pub link_key: Arc<[u8]>,
+    /// The rules of access as last read; made with `Default`.
+    pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
     /// The way to both stores, and how they were last found.
     pub stores: Arc<stores::Stores>,
+    /// Who is in which room, remembered for a few seconds.
+    pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

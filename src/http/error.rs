@@ -48,10 +48,9 @@ impl IntoResponse for Problem {
 pub fn status_of(code: Code) -> StatusCode {
     match code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::CommunityDisabled
-        | Code::PermissionDenied
-        | Code::NotOwner
-        | Code::TrackNotYours => StatusCode::FORBIDDEN,
+        Code::CommunityDisabled | Code::PermissionDenied | Code::NotOwner | Code::TrackNotYours => {
+            StatusCode::FORBIDDEN
+        }
         Code::NotFound | Code::NoSession | Code::NoSegmentsInRange | Code::FileMissing => {
             StatusCode::NOT_FOUND
         }
@@ -143,10 +142,7 @@ fn write(response: Response, error: &Error, request_id: &str) -> Response {
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::CONTENT_ENCODING);
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if matches!(parts.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         let delay = error.retry_delay().unwrap_or(DEFAULT_RETRY);

@@ -3,8 +3,7 @@
 
 use axum::{
     extract::{
-        FromRequest, FromRequestParts, OptionalFromRequestParts, Request,
-        rejection::BytesRejection,
+        FromRequest, FromRequestParts, OptionalFromRequestParts, Request, rejection::BytesRejection,
     },
     http::{HeaderMap, header, request::Parts},
     response::IntoResponse,
@@ -170,7 +169,9 @@ fn field_of(path: &str, message: &str) -> String {
     match (named, path) {
         (Some(name), "." | "") => name.to_owned(),
         // the path may or may not end with the key that is unknown
-        (Some(name), path) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        (Some(name), path) if path == name || path.ends_with(&format!(".{name}")) => {
+            path.to_owned()
+        }
         (Some(name), path) => format!("{path}.{name}"),
         (None, "." | "") => "body".to_owned(),
         (None, path) => path.to_owned(),

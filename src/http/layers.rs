@@ -222,10 +222,8 @@ fn has_control(encoded: &str) -> bool {
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            Problem(Error::new(Code::Overloaded, "The answer took too long; try again."))
-                .into_response()
-        }
+        Err(_) => Problem(Error::new(Code::Overloaded, "The answer took too long; try again."))
+            .into_response(),
     }
 }
 

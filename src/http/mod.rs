@@ -40,10 +40,7 @@ pub fn router(state: AppState) -> Router {
     let document = Arc::new(document);
     let served = Arc::clone(&document);
     let router = router
-        .route(
-            "/openapi.json",
-            axum::routing::get(move || async move { Json((*served).clone()) }),
-        )
+        .route("/openapi.json", axum::routing::get(move || async move { Json((*served).clone()) }))
         .merge(openapi::page())
         .fallback(|| async { error::Problem(Error::not_found("address")) })
         .with_state(state.clone());
