@@ -9,8 +9,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{access::token::Verifier, error::Error, flow::Deps, livekit};
 
+pub mod bytes;
+pub mod clips;
 pub mod error;
 pub mod extract;
+pub mod idempotency;
 mod layers;
 pub mod openapi;
 pub mod sessions;
@@ -56,9 +59,15 @@ fn described() -> OpenApiRouter<AppState> {
 /// The routes under [`BASE`]: one line per file.
 fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+<<<<<<< HEAD
         .merge(sessions::routes())
         .merge(sessions::start_routes())
         .merge(webhooks::routes())
         // .merge(clips::routes())
+=======
+        // .merge(sessions::routes())
+        // .merge(webhooks::routes())
+        .merge(clips::routes())
+>>>>>>> clips
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
