@@ -41,4 +41,3 @@ pub mod livekit;
 pub mod media;
 pub mod simulator;
 pub mod store;
-

@@ -59,15 +59,9 @@ fn described() -> OpenApiRouter<AppState> {
 /// The routes under [`BASE`]: one line per file.
 fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-<<<<<<< HEAD
         .merge(sessions::routes())
         .merge(sessions::start_routes())
         .merge(webhooks::routes())
-        // .merge(clips::routes())
-=======
-        // .merge(sessions::routes())
-        // .merge(webhooks::routes())
         .merge(clips::routes())
->>>>>>> clips
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
