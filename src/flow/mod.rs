@@ -26,6 +26,7 @@ pub mod room;
 pub mod show;
 pub mod start;
 pub mod stop;
+pub mod stores;
 pub mod supervise;
 pub mod webhook;
 pub mod work;
@@ -60,6 +61,8 @@ pub struct Deps {
     pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// The way to both stores, and how they were last found.
+    pub stores: Arc<stores::Stores>,
     /// Who is in which room, remembered for a few seconds.
     pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.

@@ -9,8 +9,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{access::token::Verifier, error::Error, flow::Deps, livekit};
 
+pub mod bytes;
+pub mod clips;
 pub mod error;
 pub mod extract;
+pub mod idempotency;
 mod layers;
 pub mod openapi;
 pub mod sessions;
@@ -59,6 +62,6 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(sessions::routes())
         .merge(sessions::start_routes())
         .merge(webhooks::routes())
-        // .merge(clips::routes())
+        .merge(clips::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TICKS,
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
-    ffmpeg::{Ffmpeg, Limits, Metadata, Target},
+    ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target},
     mp4::{self, Track, TrackEdit},
     verify::{self, Expected, Verified},
 };
@@ -23,8 +23,6 @@ use crate::{
 
 /// Pieces of the stream that wait for FFmpeg at most.
 const PIECES_AHEAD: usize = 4;
-/// Bits per second of the sound we encode.
-const AUDIO_BITS: u64 = 160_000;
 /// Share of the allowance that the pictures are planned to fill, attempt by attempt.
 const SHARES: [u64; 3] = [90, 75, 50];
 
@@ -256,7 +254,7 @@ fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
     let ticks = u64::try_from(plan.duration).unwrap_or(1).max(1);
     let ticks_a_second = u64::try_from(TICKS).unwrap_or(1);
     let whole = max.saturating_mul(8).saturating_mul(ticks_a_second) / ticks;
-    let sound = if plan.audio.is_some() { AUDIO_BITS } else { 0 };
+    let sound = if plan.audio.is_some() { CAPPED_AUDIO_BITS } else { 0 };
     (whole.saturating_mul(share) / 100).saturating_sub(sound).max(20_000)
 }
 
