@@ -36,6 +36,9 @@ pub mod session;
 pub mod setting;
 pub mod webhook;
 
+/// A value of a row's change; what is not `Set` stays as it is.
+pub use sea_orm::ActiveValue::Set;
+
 /// A transaction; dropped without `commit` it is rolled back.
 pub type Tx = DatabaseTransaction;
 
@@ -130,6 +133,20 @@ impl Db {
     /// One trivial query, for readiness.
     pub async fn ping(&self) -> Result<()> {
         self.conn.ping().await.map_err(|error| db_error("asking the database", error))
+    }
+
+    /// Connections open and idle.
+    pub fn pool(&self) -> (u32, usize) {
+        match self.engine() {
+            Engine::Sqlite => {
+                let pool = self.conn.get_sqlite_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            Engine::Postgres => {
+                let pool = self.conn.get_postgres_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+        }
     }
 
     /// Closes the pool; later queries fail.
