@@ -288,8 +288,7 @@ pub async fn drop_role(
     require_manager(deps, caller, Some(community)).await?;
     let subject = policy::subject(role);
     let tx = deps.db.begin().await?;
-    let dropped =
-        store::policy::delete_of(&tx, &subject, &policy::domain(Some(community))).await?;
+    let dropped = store::policy::delete_of(&tx, &subject, &policy::domain(Some(community))).await?;
     if dropped == 0 {
         store::rollback(tx).await?;
         return Err(Error::not_found("role"));

@@ -21,7 +21,8 @@ pub async fn refresh(deps: &Deps) {
 async fn rows(deps: &Deps) -> Result<()> {
     let counted = store::session::count_by_status(deps.db.conn()).await?;
     for status in SessionStatus::ALL {
-        let count = counted.iter().find(|(found, _)| found == status).map_or(0, |(_, count)| *count);
+        let count =
+            counted.iter().find(|(found, _)| found == status).map_or(0, |(_, count)| *count);
         metrics::gauge!("livekit_replay_sessions", "status" => status.as_str())
             .set(as_float(u64::try_from(count).unwrap_or(0)));
     }

@@ -106,7 +106,9 @@ pub async fn ffmpeg() -> (Found, Option<String>) {
     let version = VERSION.get_or_try_init(ask_ffmpeg).await;
     let latency = begun.elapsed();
     match version {
-        Ok(version) => (Found { status: Status::Ok, latency, trouble: None }, Some(version.clone())),
+        Ok(version) => {
+            (Found { status: Status::Ok, latency, trouble: None }, Some(version.clone()))
+        }
         Err(error) => {
             tracing::debug!(error = error.chain(), "FFmpeg does not answer");
             let trouble = Some("FFmpeg does not answer.".to_owned());

@@ -7,12 +7,19 @@ use axum::{Json, Router, extract::DefaultBodyLimit};
 use metrics_exporter_prometheus::PrometheusHandle;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{access::token::Verifier, error::Error, flow::Deps};
+use crate::{
+    access::token::Verifier,
+    error::Error,
+    flow::{Deps, maintenance::Maintenance},
+};
 
+mod admin;
 pub mod error;
 pub mod extract;
+mod health;
 mod layers;
-pub mod openapi;
+pub mod limits;
+mod openapi;
 
 /// Where the API begins; health, figures and documents are at the root.
 pub const BASE: &str = "/livekit-replay";
@@ -27,15 +34,16 @@ pub struct AppState {
     pub deps: Deps,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
+    /// The scheduled work.
+    pub maintenance: Arc<dyn Maintenance>,
     /// Renders the figures, where a recorder is installed.
     pub figures: Option<PrometheusHandle>,
 }
 
 /// The whole door.
 pub fn router(state: AppState) -> Router {
-    let (router, document) = described().split_for_parts();
-    let document = Arc::new(document);
-    let served = Arc::clone(&document);
+    let (router, document) = described(&state).split_for_parts();
+    let served = Arc::new(document);
     let router = router
         .route("/openapi.json", axum::routing::get(move || async move { Json((*served).clone()) }))
         .merge(openapi::page())
@@ -44,16 +52,24 @@ pub fn router(state: AppState) -> Router {
     layers::wrap(router, &state)
 }
 
-/// Every route with its description; the document and the router cannot disagree.
-fn described() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(openapi::frame()).nest(BASE, api())
+/// The document, as `/openapi.json` answers it.
+pub fn document(state: &AppState) -> utoipa::openapi::OpenApi {
+    described(state).into_openapi()
 }
 
-/// The routes under [`BASE`]: one line per file.
-fn api() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        // .merge(sessions::routes())
+/// Every route with its description: the document and the router cannot disagree.
+fn described(state: &AppState) -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::frame()).merge(health::routes()).nest(BASE, api(state))
+}
+
+/// The routes under [`BASE`]: one line per file. Files with limited routes take the state (see [`limits`]).
+#[expect(clippy::let_and_return, reason = "the place where the other files' lines go")]
+fn api(_state: &AppState) -> OpenApiRouter<AppState> {
+    let api = OpenApiRouter::new()
+        // .merge(sessions::routes(_state))
         // .merge(webhooks::routes())
-        // .merge(clips::routes())
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        // .merge(clips::routes(_state))
+        .merge(admin::routes())
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+    api
 }
