@@ -7,22 +7,32 @@
 pub mod admin;
 pub mod authorize;
 pub mod auto_start;
+pub mod capture;
+pub mod clip_files;
 pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
 pub mod figures;
 pub mod health;
+pub mod idempotency;
 pub mod index;
+pub mod library;
+pub mod links;
 pub mod maintenance;
+pub mod material;
 pub mod place;
 pub mod rate_limit;
 pub mod reconcile;
+pub mod render;
 pub mod room;
+pub mod show;
 pub mod start;
 pub mod stop;
+pub mod stores;
 pub mod supervise;
 pub mod webhook;
+pub mod work;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,6 +64,10 @@ pub struct Deps {
     pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// The way to both stores, and how they were last found.
+    pub stores: Arc<stores::Stores>,
+    /// Who is in which room, remembered for a few seconds.
+    pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.
