@@ -4,9 +4,11 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod audit;
 pub mod authorize;
 pub mod auto_start;
 pub mod capture;
+pub mod cleanup;
 pub mod clip_files;
 pub mod crash;
 pub mod disk;
@@ -18,6 +20,8 @@ pub mod library;
 pub mod links;
 pub mod material;
 pub mod place;
+pub mod probe;
+pub mod reap;
 pub mod reconcile;
 pub mod render;
 pub mod room;
@@ -25,6 +29,7 @@ pub mod start;
 pub mod stop;
 pub mod stores;
 pub mod supervise;
+pub mod sweep;
 pub mod webhook;
 pub mod work;
 
