@@ -4,6 +4,7 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod admin;
 pub mod audit;
 pub mod authorize;
 pub mod auto_start;
@@ -14,13 +15,17 @@ pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
+pub mod figures;
+pub mod health;
 pub mod idempotency;
 pub mod index;
 pub mod library;
 pub mod links;
+pub mod maintenance;
 pub mod material;
 pub mod place;
 pub mod probe;
+pub mod rate_limit;
 pub mod reap;
 pub mod reconcile;
 pub mod render;
@@ -30,6 +35,7 @@ pub mod stop;
 pub mod stores;
 pub mod supervise;
 pub mod sweep;
+pub mod upkeep;
 pub mod webhook;
 pub mod work;
 
@@ -59,6 +65,8 @@ pub struct Deps {
     pub replica: String,
     /// Key of signed links.
     pub link_key: Arc<[u8]>,
+    /// The rules of access as last read; made with `Default`.
+    pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
     /// The way to both stores, and how they were last found.
