@@ -18,6 +18,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
+use crate::domain::names::{CommunityRule, IdentityRule};
+
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,8 +33,8 @@ pub struct Config {
     pub auth: Auth,
     /// LiveKit.
     pub livekit: Livekit,
-    /// What a room's community is.
-    pub rooms: Rooms,
+    /// What a room's community is (`rooms.*`).
+    pub rooms: CommunityRule,
     /// The rolling buffer.
     pub buffer: Buffer,
     /// Sessions.
@@ -118,25 +120,7 @@ pub struct Livekit {
     /// Screen to label, used when an epoch cannot be anchored at its first packet.
     pub pipeline_delay: Option<Duration>,
     /// Its group `user` is the user id of a LiveKit identity.
-    pub identity_pattern: regex::Regex,
-}
-
-/// What a room's community is.
-#[derive(Debug, Clone)]
-pub struct Rooms {
-    /// Its group `community` (or the first) over the room's name.
-    pub community_pattern: Option<regex::Regex>,
-    /// Asked in this order.
-    pub community_sources: Vec<CommunitySource>,
-}
-
-/// Where a room's community can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommunitySource {
-    /// `rooms.community_pattern` over the name.
-    Pattern,
-    /// `communityId` in the room's metadata JSON.
-    Metadata,
+    pub identity_pattern: IdentityRule,
 }
 
 /// The rolling buffer.

@@ -4,6 +4,17 @@
 //! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
 
 pub mod id;
+pub mod keys;
 pub mod lifecycle;
+pub mod limits;
+pub mod names;
+pub mod playlist;
+pub mod retention;
+pub mod selection;
+pub mod share;
+pub mod sizes;
+pub mod supervision;
 pub(crate) mod text_enum;
 pub mod time;
+pub mod timeline;
+pub mod window;

@@ -4,6 +4,21 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod authorize;
+pub mod auto_start;
+pub mod crash;
+pub mod disk;
+pub mod egress_fact;
+pub mod epoch;
+pub mod index;
+pub mod place;
+pub mod reconcile;
+pub mod room;
+pub mod start;
+pub mod stop;
+pub mod supervise;
+pub mod webhook;
+
 use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::Notify;
@@ -53,5 +68,44 @@ impl Deps {
     /// Work files: one directory of ours on the clip store's file system, so that a rename publishes.
     pub fn work_dir(&self) -> PathBuf {
         self.config.storage.clips.join(".work")
+    }
+
+    /// A directory of the buffer as egress sees it.
+    pub fn egress_directory(&self, path: &str) -> String {
+        let root = self.config.livekit.egress_output_path.to_string_lossy();
+        format!("{}/{path}", root.trim_end_matches('/'))
+    }
+
+    /// The path relative to the buffer root of a directory as egress names it, if it is under our instance.
+    pub fn own_path<'a>(&self, directory: &'a str) -> Option<&'a str> {
+        let root = self.config.livekit.egress_output_path.to_string_lossy();
+        // with its separator: `/out/ab` is not a prefix of `/out/abc`
+        let root = format!("{}/", root.trim_end_matches('/'));
+        let directory = directory.trim_start_matches('/');
+        let path = directory.strip_prefix(root.trim_start_matches('/'))?;
+        let rest = path.strip_prefix(self.instance.as_str())?;
+        rest.starts_with('/').then_some(path)
+    }
+
+    /// Runs work to its end even when the caller hangs up: a dropped request must not leave half a flow behind.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Draining`] when the service is shutting down.
+    pub async fn to_the_end<T, F>(&self, work: F) -> crate::error::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = crate::error::Result<T>> + Send + 'static,
+    {
+        use tracing::Instrument;
+        if self.stop.is_cancelled() {
+            return Err(crate::error::Error::new(
+                crate::error::Code::Draining,
+                "The service is shutting down.",
+            ));
+        }
+        match self.tasks.spawn(work.in_current_span()).await {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(crate::error::Error::internal("running a flow", panic)),
+        }
     }
 }

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        id::{EgressId, Identity, RoomName, TrackId},
+        id::{EgressId, RoomName, TrackId},
+        share::Participant,
         time::Timestamp,
     },
     error::Result,
 };
 
 pub mod client;
+mod convert;
 pub mod webhook;
 
 /// What we ask of LiveKit. Every call has a deadline of its own.
@@ -32,7 +34,7 @@ pub trait LiveKit: Send + Sync + fmt::Debug {
     /// Egresses of a room that are not over, or of every room.
     async fn list_active_egress(&self, room: Option<&RoomName>) -> Result<Vec<EgressFact>>;
 
-    /// Who is in a room, with what they publish; `None` when there is no such room.
+    /// The people in a room (no recorders, no agents), with what they publish; `None` when there is no such room.
     async fn list_participants(&self, room: &RoomName) -> Result<Option<Vec<Participant>>>;
 
     /// The metadata of a room; `None` when there is no such room.
@@ -136,43 +138,4 @@ pub enum Stopped {
     Ending,
     /// It was over, or LiveKit does not know it.
     AlreadyOver,
-}
-
-/// Somebody in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Participant {
-    /// LiveKit identity.
-    pub identity: Identity,
-    /// Shown name.
-    pub name: String,
-    /// Whether this is an egress or another of LiveKit's own kinds, not a person.
-    pub is_machine: bool,
-    /// What is published, in LiveKit's order.
-    pub tracks: Vec<Track>,
-}
-
-/// A published track.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Track {
-    /// `TR_…`.
-    pub id: TrackId,
-    /// What it shows.
-    pub source: TrackSource,
-    /// Pixels, 0 if unknown (and for audio).
-    pub width: u32,
-    /// Pixels, 0 if unknown (and for audio).
-    pub height: u32,
-    /// Muted.
-    pub muted: bool,
-}
-
-/// What a track shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrackSource {
-    /// A shared screen.
-    ScreenShare,
-    /// The sound of a shared screen.
-    ScreenShareAudio,
-    /// Camera, microphone, anything else.
-    Other,
 }

@@ -201,6 +201,19 @@ pub async fn fix_clock<C: Conn>(
     find(db, session, number).await
 }
 
+/// Lets every unanswered start fail now: this process is the only one (SQLite under its lock) and has just started,
+/// so whoever sent them is dead.
+pub async fn expire_unanswered<C: Conn>(db: &C, now: Timestamp) -> Result<u64> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel { deadline_at: super::Set(now.plus_micros(-1)), ..Default::default() })
+        .filter(Column::Status.eq(EpochStatus::Starting))
+        .filter(Column::AnsweredAt.is_null())
+        .exec(db)
+        .await
+        .map_err(|error| db_error("expiring unanswered starts", error))?;
+    Ok(outcome.rows_affected)
+}
+
 /// Forgets a session's epochs (after its buffer is gone and nobody needs the mapping any more).
 pub async fn delete_of<C: Conn>(db: &C, session: &SessionId) -> Result<()> {
     Entity::delete_many()

@@ -36,6 +36,9 @@ pub mod session;
 pub mod setting;
 pub mod webhook;
 
+/// A value of a row's change; what is not `Set` stays as it is.
+pub use sea_orm::ActiveValue::Set;
+
 /// A transaction; dropped without `commit` it is rolled back.
 pub type Tx = DatabaseTransaction;
 

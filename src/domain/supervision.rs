@@ -1,0 +1,449 @@
+//! What a running session needs next: a function of its rows, of what is known of the share, and of the moment.
+//!
+//! It never trusts one source. LiveKit may call a dead egress active for ever, so silence on disk decides; a share
+//! may vanish and come back, so the place is kept for a while; planned changes start the new egress before the old
+//! one stops, so no picture is lost between them.
+
+use std::time::Duration;
+
+use super::{
+    id::TrackId,
+    lifecycle::{EndReason, SessionStatus},
+    time::Timestamp,
+};
+
+/// An epoch as far as its supervision is concerned. Only epochs that are not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenEpoch {
+    /// 1, 2, …
+    pub number: i32,
+    /// The share it records.
+    pub video: TrackId,
+    /// Whether it records audio.
+    pub has_audio: bool,
+    /// When StartEgress was sent.
+    pub sent_at: Timestamp,
+    /// When LiveKit said yes.
+    pub answered_at: Option<Timestamp>,
+    /// Unanswered after this: failed.
+    pub deadline_at: Timestamp,
+    /// When its newest segment came.
+    pub last_segment_at: Option<Timestamp>,
+    /// When it was told to stop.
+    pub stop_sent_at: Option<Timestamp>,
+}
+
+/// What is known of the user's share in the room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Share {
+    /// Not asked.
+    Unknown,
+    /// The room is gone.
+    RoomGone,
+    /// The user shares nothing there.
+    Absent,
+    /// This.
+    Present {
+        /// The newest screen share.
+        video: TrackId,
+        /// Whether it has audio.
+        has_audio: bool,
+    },
+}
+
+/// A session as far as its supervision is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// Where it stands.
+    pub status: SessionStatus,
+    /// Its epochs that are not over, by number.
+    pub open: Vec<OpenEpoch>,
+    /// Whether any epoch ever held media.
+    pub had_media: bool,
+    /// Since when no share is seen.
+    pub share_lost_at: Option<Timestamp>,
+    /// Failed replacements in a row.
+    pub restart_attempts: i32,
+    /// Not before then the next one.
+    pub restart_at: Option<Timestamp>,
+    /// Whether the last epoch to end hit a limit of the egress service.
+    pub last_hit_limit: bool,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// An egress without a new segment for this long is dead.
+    pub no_segment: Duration,
+    /// A share may be away for this long.
+    pub rejoin: Duration,
+    /// An epoch is rolled over after this long.
+    pub max_epoch: Duration,
+    /// An egress told to stop may flush for this long.
+    pub flush: Duration,
+}
+
+/// Replacements in a row that brought no segment before the session is given up.
+pub const MAX_RESTARTS: i32 = 10;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tell its egress to stop (again); it may still flush.
+    StopEgress(i32),
+    /// Nothing more will come of it.
+    EndEpoch {
+        /// Which.
+        number: i32,
+        /// Why, as kept in the row.
+        outcome: &'static str,
+    },
+    /// Ask LiveKit what the user shares, then plan again.
+    LookAtRoom,
+    /// Start the next egress.
+    StartEpoch,
+    /// The share is gone for the moment.
+    ShareLost,
+    /// The share is (still, again) there.
+    ShareBack,
+    /// Media arrives.
+    Activate,
+    /// Media does not arrive.
+    Degrade,
+    /// The session is over.
+    End(EndReason),
+    /// A stopping session's last epoch is over.
+    Finish,
+}
+
+/// What to do now, in order.
+pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestamp) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let alive = sort_out_epochs(session, patience, now, &mut steps);
+    if session.status == SessionStatus::Stopping {
+        if alive.is_empty() {
+            steps.push(Step::Finish);
+        }
+        return steps;
+    }
+    if !session.status.holds_place() {
+        return steps;
+    }
+    if session.status == SessionStatus::Starting && unanswered_first(session, &alive) {
+        // Nobody was told that this session runs: whoever asked for it died or gave up.
+        steps.push(Step::End(EndReason::StartFailed));
+        return steps;
+    }
+    let newest = alive.last().copied();
+    match share {
+        Share::Unknown => {
+            if newest.is_none() || session.share_lost_at.is_some() {
+                steps.push(Step::LookAtRoom);
+            }
+        }
+        Share::RoomGone | Share::Absent => {
+            plan_without_share(session, share, patience, now, &mut steps)
+        }
+        Share::Present { video, has_audio } => {
+            plan_with_share(session, newest, (video, *has_audio), patience, now, &mut steps);
+        }
+    }
+    plan_status(session, newest, share, patience, now, &mut steps);
+    steps
+}
+
+/// Whether the first epoch was given up without an answer and is all there is.
+fn unanswered_first(session: &Watched, alive: &[&OpenEpoch]) -> bool {
+    alive.is_empty()
+        && matches!(&session.open[..], [only] if only.number == 1 && only.answered_at.is_none())
+}
+
+/// Ends epochs that are dead or done, stops those that a newer one has replaced; answers the rest.
+fn sort_out_epochs<'a>(
+    session: &'a Watched,
+    patience: &Patience,
+    now: Timestamp,
+    steps: &mut Vec<Step>,
+) -> Vec<&'a OpenEpoch> {
+    let stopping = session.status == SessionStatus::Stopping || !session.status.holds_place();
+    let newest_with_media = session.open.iter().rev().find(|epoch| epoch.last_segment_at.is_some());
+    let mut alive = Vec::new();
+    for epoch in &session.open {
+        let replaced = newest_with_media.is_some_and(|newest| newest.number > epoch.number);
+        if let Some(outcome) = over(epoch, patience, now) {
+            steps.push(Step::StopEgress(epoch.number));
+            steps.push(Step::EndEpoch { number: epoch.number, outcome });
+        } else if stopping || replaced {
+            let again = Duration::from_secs(5);
+            if epoch.answered_at.is_some()
+                && epoch.stop_sent_at.is_none_or(|sent| now.since(sent) >= again)
+            {
+                steps.push(Step::StopEgress(epoch.number));
+            }
+            if stopping {
+                alive.push(epoch);
+            }
+        } else {
+            alive.push(epoch);
+        }
+    }
+    alive
+}
+
+/// Why nothing more will come of an epoch, by our own clock alone.
+fn over(epoch: &OpenEpoch, patience: &Patience, now: Timestamp) -> Option<&'static str> {
+    let Some(answered_at) = epoch.answered_at else {
+        return (now > epoch.deadline_at).then_some("start_failed");
+    };
+    let sign_of_life = epoch.last_segment_at.map_or(answered_at, |at| at.max(answered_at));
+    match epoch.stop_sent_at {
+        Some(sent) => (now.since(sent.max(sign_of_life)) > patience.flush).then_some("stopped"),
+        None => (now.since(sign_of_life) > patience.no_segment).then_some("dead"),
+    }
+}
+
+fn plan_without_share(
+    session: &Watched,
+    share: &Share,
+    patience: &Patience,
+    now: Timestamp,
+    steps: &mut Vec<Step>,
+) {
+    match session.share_lost_at {
+        None => steps.push(Step::ShareLost),
+        Some(lost) if now.since(lost) >= patience.rejoin => {
+            steps.push(Step::End(match share {
+                Share::RoomGone => EndReason::RoomFinished,
+                _ => EndReason::ShareEnded,
+            }));
+        }
+        Some(_) => {}
+    }
+}
+
+fn plan_with_share(
+    session: &Watched,
+    newest: Option<&OpenEpoch>,
+    (video, has_audio): (&TrackId, bool),
+    patience: &Patience,
+    now: Timestamp,
+    steps: &mut Vec<Step>,
+) {
+    if session.share_lost_at.is_some() {
+        steps.push(Step::ShareBack);
+    }
+    let Some(newest) = newest else {
+        if session.restart_attempts >= MAX_RESTARTS {
+            steps.push(Step::End(if session.last_hit_limit {
+                EndReason::LimitReached
+            } else {
+                EndReason::EgressFailed
+            }));
+        } else if session.restart_at.is_none_or(|at| now >= at) {
+            steps.push(Step::StartEpoch);
+        }
+        return;
+    };
+    // A change is planned only over an egress that works: one change at a time.
+    let works = newest.answered_at.is_some() && newest.last_segment_at.is_some();
+    let republished = newest.video != *video;
+    let audio_came = has_audio && !newest.has_audio;
+    let too_old = now.since(newest.sent_at) >= patience.max_epoch;
+    let wanted =
+        (republished && newest.answered_at.is_some()) || (works && (audio_came || too_old));
+    if wanted && session.restart_at.is_none_or(|at| now >= at) {
+        steps.push(Step::StartEpoch);
+    }
+}
+
+fn plan_status(
+    session: &Watched,
+    newest: Option<&OpenEpoch>,
+    share: &Share,
+    patience: &Patience,
+    now: Timestamp,
+    steps: &mut Vec<Step>,
+) {
+    let fresh = newest
+        .and_then(|epoch| epoch.last_segment_at)
+        .is_some_and(|at| now.since(at) <= patience.no_segment);
+    let lost = match share {
+        Share::Unknown => session.share_lost_at.is_some(),
+        Share::RoomGone | Share::Absent => true,
+        Share::Present { .. } => false,
+    };
+    match session.status {
+        SessionStatus::Starting | SessionStatus::Degraded if fresh && !lost => {
+            steps.push(Step::Activate);
+        }
+        SessionStatus::Active if newest.is_none() || lost => steps.push(Step::Degrade),
+        SessionStatus::Starting if newest.is_none() && session.restart_attempts > 0 => {
+            steps.push(Step::Degrade);
+        }
+        _ => {}
+    }
+}
+
+/// How long to wait before the next replacement: 1, 2, 4, 8, 16, then 30 s.
+pub fn back_off(attempts: i32) -> Duration {
+    let exponent = u32::try_from(attempts.clamp(1, 6)).unwrap_or(1) - 1;
+    Duration::from_secs((1u64 << exponent).min(30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        no_segment: Duration::from_secs(21),
+        rejoin: Duration::from_secs(20),
+        max_epoch: Duration::from_secs(3600),
+        flush: Duration::from_secs(20),
+    };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn epoch(number: i32) -> OpenEpoch {
+        OpenEpoch {
+            number,
+            video: TrackId::new("TR_v"),
+            has_audio: true,
+            sent_at: at(0),
+            answered_at: Some(at(1)),
+            deadline_at: at(65),
+            last_segment_at: Some(at(100)),
+            stop_sent_at: None,
+        }
+    }
+
+    fn active(open: Vec<OpenEpoch>) -> Watched {
+        Watched {
+            status: SessionStatus::Active,
+            open,
+            had_media: true,
+            share_lost_at: None,
+            restart_attempts: 0,
+            restart_at: None,
+            last_hit_limit: false,
+        }
+    }
+
+    fn share(video: &str) -> Share {
+        Share::Present { video: TrackId::new(video), has_audio: true }
+    }
+
+    #[test]
+    fn a_healthy_session_needs_nothing() {
+        assert_eq!(plan(&active(vec![epoch(1)]), &Share::Unknown, &PATIENCE, at(110)), vec![]);
+    }
+
+    #[test]
+    fn silence_on_disk_is_death_whatever_livekit_says_and_the_room_is_asked() {
+        let steps = plan(&active(vec![epoch(1)]), &Share::Unknown, &PATIENCE, at(122));
+        assert_eq!(
+            steps,
+            vec![
+                Step::StopEgress(1),
+                Step::EndEpoch { number: 1, outcome: "dead" },
+                Step::LookAtRoom,
+                Step::Degrade
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dead_egress_is_replaced_while_the_share_goes_on() {
+        let steps = plan(&active(vec![]), &share("TR_v"), &PATIENCE, at(122));
+        assert!(steps.contains(&Step::StartEpoch), "{steps:?}");
+        let waiting = Watched { restart_at: Some(at(130)), ..active(vec![]) };
+        assert!(!plan(&waiting, &share("TR_v"), &PATIENCE, at(122)).contains(&Step::StartEpoch));
+    }
+
+    #[test]
+    fn a_lost_share_keeps_its_place_for_the_rejoin_time_and_then_ends() {
+        let lost = Watched { share_lost_at: Some(at(100)), ..active(vec![]) };
+        let soon = plan(&lost, &Share::Absent, &PATIENCE, at(119));
+        assert!(!soon.iter().any(|step| matches!(step, Step::End(_))), "{soon:?}");
+        let late = plan(&lost, &Share::Absent, &PATIENCE, at(120));
+        assert!(late.contains(&Step::End(EndReason::ShareEnded)), "{late:?}");
+        let gone = plan(&lost, &Share::RoomGone, &PATIENCE, at(120));
+        assert!(gone.contains(&Step::End(EndReason::RoomFinished)), "{gone:?}");
+    }
+
+    #[test]
+    fn a_republished_share_is_the_next_epoch_and_the_old_one_stops_only_when_the_new_one_has_media()
+    {
+        let steps = plan(&active(vec![epoch(1)]), &share("TR_new"), &PATIENCE, at(101));
+        assert_eq!(steps, vec![Step::StartEpoch]);
+        let mut new = epoch(2);
+        new.answered_at = Some(at(101));
+        new.video = TrackId::new("TR_new");
+        new.last_segment_at = None;
+        let both = active(vec![epoch(1), new.clone()]);
+        assert_eq!(plan(&both, &share("TR_new"), &PATIENCE, at(102)), vec![]);
+        new.last_segment_at = Some(at(104));
+        let both = active(vec![epoch(1), new]);
+        assert_eq!(plan(&both, &share("TR_new"), &PATIENCE, at(105)), vec![Step::StopEgress(1)]);
+    }
+
+    #[test]
+    fn audio_that_came_late_and_old_age_are_planned_changes() {
+        let mut silent = epoch(1);
+        silent.has_audio = false;
+        assert_eq!(
+            plan(&active(vec![silent]), &share("TR_v"), &PATIENCE, at(101)),
+            vec![Step::StartEpoch]
+        );
+        let mut old = epoch(1);
+        old.last_segment_at = Some(at(3599));
+        assert_eq!(
+            plan(&active(vec![old]), &share("TR_v"), &PATIENCE, at(3600)),
+            vec![Step::StartEpoch]
+        );
+    }
+
+    #[test]
+    fn a_stopping_session_repeats_the_stop_and_finishes_when_nothing_is_open() {
+        let mut stopping = active(vec![epoch(1)]);
+        stopping.status = SessionStatus::Stopping;
+        assert_eq!(plan(&stopping, &Share::Unknown, &PATIENCE, at(101)), vec![Step::StopEgress(1)]);
+        stopping.open[0].stop_sent_at = Some(at(101));
+        assert_eq!(plan(&stopping, &Share::Unknown, &PATIENCE, at(103)), vec![]);
+        assert_eq!(plan(&stopping, &Share::Unknown, &PATIENCE, at(106)), vec![Step::StopEgress(1)]);
+        stopping.open[0].stop_sent_at = Some(at(101));
+        let late = plan(&stopping, &Share::Unknown, &PATIENCE, at(130));
+        assert_eq!(late.last(), Some(&Step::Finish), "{late:?}");
+    }
+
+    #[test]
+    fn an_unanswered_start_fails_after_its_deadline() {
+        let mut unanswered = epoch(1);
+        unanswered.answered_at = None;
+        unanswered.last_segment_at = None;
+        let steps = plan(&active(vec![unanswered]), &Share::Unknown, &PATIENCE, at(66));
+        assert_eq!(steps[1], Step::EndEpoch { number: 1, outcome: "start_failed" });
+    }
+
+    #[test]
+    fn a_first_start_that_nobody_answered_for_fails_the_session() {
+        let mut unanswered = epoch(1);
+        unanswered.answered_at = None;
+        unanswered.last_segment_at = None;
+        let mut starting = active(vec![unanswered]);
+        starting.status = SessionStatus::Starting;
+        let steps = plan(&starting, &share("TR_v"), &PATIENCE, at(66));
+        assert_eq!(steps.last(), Some(&Step::End(EndReason::StartFailed)), "{steps:?}");
+        assert!(!steps.contains(&Step::StartEpoch));
+    }
+
+    #[test]
+    fn replacements_are_given_up_after_ten_in_a_row() {
+        let tired = Watched { restart_attempts: MAX_RESTARTS, ..active(vec![]) };
+        let steps = plan(&tired, &share("TR_v"), &PATIENCE, at(10));
+        assert!(steps.contains(&Step::End(EndReason::EgressFailed)), "{steps:?}");
+        assert_eq!(back_off(1), Duration::from_secs(1));
+        assert_eq!(back_off(9), Duration::from_secs(30));
+    }
+}

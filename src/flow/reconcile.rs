@@ -1,0 +1,94 @@
+//! Compare sessions with LiveKit, in both directions: egresses of ours that nobody wants are stopped, epochs whose
+//! egress is gone end, shares that are gone end their sessions. Takes no input, may run at any time, twice is once.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::{
+    Deps,
+    egress_fact::{self, Applied, Source},
+    epoch as epoch_flow, supervise,
+};
+use crate::{
+    domain::{id::EgressId, lifecycle::SessionStatus},
+    error::Result,
+    store::{epoch, session},
+};
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Egresses that LiveKit calls active, of all apps.
+    pub egresses_seen: u64,
+    /// Egresses of ours without a session, told to stop.
+    pub orphans_stopped: u64,
+    /// Epochs whose egress LiveKit no longer knows or calls over.
+    pub epochs_ended: u64,
+    /// Sessions whose share was looked at.
+    pub sessions_examined: u64,
+}
+
+/// One pass.
+pub async fn run(deps: &Deps) -> Result<Counts> {
+    let asked_at = deps.clock.now();
+    let facts = deps.livekit.list_active_egress(None).await?;
+    let mut counts =
+        Counts { egresses_seen: u64::try_from(facts.len()).unwrap_or(0), ..Counts::default() };
+    for fact in &facts {
+        match egress_fact::apply(deps, fact, Source::Asked).await {
+            Ok(Applied::StoppedOrphan) => counts.orphans_stopped += 1,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(egress.id = %fact.id, error = ?error, "reconciling failed")
+            }
+        }
+    }
+    let alive: HashSet<&EgressId> = facts.iter().map(|fact| &fact.id).collect();
+    for row in epoch::list_open(deps.db.conn()).await? {
+        // younger than the list: not being in it says nothing
+        let answered = row.answered_at.is_some_and(|at| at < asked_at);
+        if let Some(egress) = row.egress_id.clone()
+            && answered
+            && !alive.contains(&egress)
+            && end_if_over(deps, &row, &egress).await?
+        {
+            counts.epochs_ended += 1;
+        }
+    }
+    for session in session::list_in(deps.db.conn(), SessionStatus::HOLDING).await? {
+        supervise::look_at(deps, &session.id).await?;
+        counts.sessions_examined += 1;
+    }
+    Ok(counts)
+}
+
+/// What a pass would stop: `(egress id, directory)` of ours without a session that wants it. Touches nothing.
+pub async fn preview(deps: &Deps) -> Result<Counts> {
+    let facts = deps.livekit.list_active_egress(None).await?;
+    let mut counts =
+        Counts { egresses_seen: u64::try_from(facts.len()).unwrap_or(0), ..Counts::default() };
+    for fact in &facts {
+        let ours = fact.directory.as_deref().and_then(|directory| deps.own_path(directory));
+        let Some(path) = ours else { continue };
+        let row = epoch::find_by_path(deps.db.conn(), path).await?;
+        if row.is_none_or(|row| row.status == epoch::EpochStatus::Ended) {
+            counts.orphans_stopped += 1;
+        }
+    }
+    Ok(counts)
+}
+
+async fn end_if_over(deps: &Deps, row: &epoch::Model, egress: &EgressId) -> Result<bool> {
+    match deps.livekit.find_egress(egress).await? {
+        Some(fact) if fact.state.is_over() => {
+            Ok(egress_fact::end(deps, row, &fact).await? == Applied::Changed)
+        }
+        Some(_) => Ok(false),
+        None => {
+            egress_fact::index_quietly(deps, row).await;
+            epoch_flow::end(deps, row, "lost", None).await
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Start a buffer: may they, is their screen shared, is there room; then the row, then the egress.
+//!
+//! Row first: whatever dies between the row and LiveKit's answer leaves a row that says what to look for, and an
+//! egress that turns up under its path later is stopped. An error answer means that this call records nothing.
+
+use super::{Deps, authorize, crash, epoch, place, room};
+use crate::{
+    access::{Caller, Permission},
+    domain::{
+        id::{CommunityId, Identity, RoomName, SessionId, TrackId, UserId},
+        lifecycle::SessionStatus,
+        names,
+        share::{self, Share, ShareRequest},
+        sizes::Quality,
+        time::Timestamp,
+    },
+    error::{Code, Error, Result},
+    store::{self, community::Place, session},
+};
+
+/// What a caller asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRequest {
+    /// Which room.
+    pub room: RoomName,
+    /// The tenant the caller believes the room to be in.
+    pub community: Option<CommunityId>,
+    /// How large and good.
+    pub quality: Quality,
+    /// A certain share instead of the newest.
+    pub video: Option<TrackId>,
+    /// A certain audio track instead of the share's own.
+    pub audio: Option<TrackId>,
+    /// Somebody else's (or one's own other) participant.
+    pub identity: Option<Identity>,
+}
+
+/// Who starts, and with which rights.
+#[derive(Debug, Clone, Copy)]
+pub enum Starter<'a> {
+    /// A caller with a token.
+    Caller(&'a Caller),
+    /// A published share in a community that wants it; database roles of that user decide.
+    Automatic(&'a UserId),
+}
+
+impl Starter<'_> {
+    fn user(&self) -> &UserId {
+        match self {
+            Starter::Caller(caller) => &caller.user_id,
+            Starter::Automatic(user) => user,
+        }
+    }
+}
+
+/// Starts a buffer; answers the session once LiveKit accepted.
+pub async fn start(
+    deps: &Deps,
+    starter: Starter<'_>,
+    request: &StartRequest,
+    arrived_at: Timestamp,
+) -> Result<session::Model> {
+    names::check_name("roomName", request.room.as_str())?;
+    if let Some(community) = &request.community {
+        names::check_name("communityId", community.as_str())?;
+    }
+    let community = community_of(deps, request).await?;
+    require(deps, starter, Permission::EnableReplayBuffer, community.as_ref()).await?;
+    let chosen = find_share(deps, starter, request, community.as_ref()).await?;
+    refuse_if_active(deps, &chosen.owner).await?;
+    super::disk::refuse_if_it_would_not_fit(deps).await?;
+
+    let row = new_row(deps, starter, request, community, &chosen, arrived_at);
+    let first = accept(deps, row.clone(), &chosen).await?;
+    crash::point("after-row");
+    match epoch::launch(deps, &row, first).await {
+        Ok(()) => {
+            tracing::info!(session.id = %row.id, user.id = %row.user_id, "replay buffer started");
+            metrics::counter!("replay_sessions_started_total").increment(1);
+            session::load(deps.db.conn(), &row.id).await
+        }
+        Err(error) => {
+            place::fail_start(deps, &row).await?;
+            Err(error)
+        }
+    }
+}
+
+/// The room's community; the caller's word counts only where the room has none.
+async fn community_of(deps: &Deps, request: &StartRequest) -> Result<Option<CommunityId>> {
+    let of_room = room::community(deps, &request.room).await?;
+    match (&request.community, of_room) {
+        (Some(asked), Some(found)) if *asked != found => Err(Error::new(
+            Code::CommunityMismatch,
+            "The room belongs to another community than the request says.",
+        )),
+        (_, Some(found)) => Ok(Some(found)),
+        (asked, None) => Ok(asked.clone()),
+    }
+}
+
+async fn require(
+    deps: &Deps,
+    starter: Starter<'_>,
+    permission: Permission,
+    community: Option<&CommunityId>,
+) -> Result<()> {
+    match starter {
+        Starter::Caller(caller) => authorize::require(deps, caller, permission, community).await,
+        Starter::Automatic(user) => {
+            if authorize::allowed_for_user(deps, user, permission, community).await? {
+                Ok(())
+            } else {
+                Err(Error::new(Code::PermissionDenied, "This user may not start a buffer here."))
+            }
+        }
+    }
+}
+
+/// The person on the screen and the tracks to record; somebody else's share takes a manager.
+async fn find_share(
+    deps: &Deps,
+    starter: Starter<'_>,
+    request: &StartRequest,
+    community: Option<&CommunityId>,
+) -> Result<Share> {
+    let others_allowed =
+        require(deps, starter, Permission::ManageReplayLimits, community).await.is_ok();
+    let participants = deps.livekit.list_participants(&request.room).await?.unwrap_or_default();
+    let wanted = ShareRequest {
+        video: request.video.clone(),
+        audio: request.audio.clone(),
+        identity: request.identity.clone(),
+    };
+    let rule = &deps.config.livekit.identity_pattern;
+    share::find_share(&participants, &wanted, starter.user(), rule, others_allowed)
+}
+
+/// A friendlier and earlier no than the unique index gives; the index is what holds.
+async fn refuse_if_active(deps: &Deps, owner: &UserId) -> Result<()> {
+    match session::find_holding(deps.db.conn(), owner).await? {
+        Some(active) => Err(already_active(&active)),
+        None => Ok(()),
+    }
+}
+
+fn already_active(active: &session::Model) -> Error {
+    Error::new(Code::BufferAlreadyActive, "A replay buffer is already running.")
+        .with("sessionId", active.id.as_str())
+        .with("roomName", active.room_name.as_str())
+        .with("startedAt", active.started_at.to_rfc3339())
+}
+
+fn new_row(
+    deps: &Deps,
+    starter: Starter<'_>,
+    request: &StartRequest,
+    community_id: Option<CommunityId>,
+    chosen: &Share,
+    arrived_at: Timestamp,
+) -> session::Model {
+    let now = deps.clock.now();
+    let username = match starter {
+        Starter::Caller(caller) if caller.user_id == chosen.owner => caller.name.clone(),
+        _ => Some(chosen.name.clone()).filter(|name| !name.is_empty()),
+    };
+    let pixels = |value: u32| i32::try_from(value).unwrap_or(0);
+    session::Model {
+        id: SessionId::generate(),
+        user_id: chosen.owner.clone(),
+        started_by: starter.user().clone(),
+        username,
+        community_id,
+        room_name: request.room.clone(),
+        identity: chosen.identity.clone(),
+        quality: request.quality.as_str().to_owned(),
+        status: SessionStatus::Starting,
+        holds_place: true,
+        auto_started: matches!(starter, Starter::Automatic(_)),
+        current_epoch: 1,
+        source_width: pixels(chosen.video.width),
+        source_height: pixels(chosen.video.height),
+        started_at: arrived_at,
+        ended_at: None,
+        end_reason: None,
+        capturable_until: None,
+        media_starts_at: None,
+        media_ends_at: None,
+        share_lost_at: None,
+        restart_attempts: 0,
+        restart_at: None,
+        highest_rate: 0,
+        pin_seq: 0,
+        discard: false,
+        stop_requested_at: None,
+        buffer_gone_at: None,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// One transaction: the community's place, the user's place, the session and its first epoch.
+async fn accept(deps: &Deps, row: session::Model, chosen: &Share) -> Result<store::epoch::Model> {
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    if let Some(community) = &row.community_id {
+        let default_max = deps.config.limits.community_max_concurrent;
+        match store::community::take_place(&tx, community, default_max, now).await? {
+            Place::Taken => {}
+            Place::Disabled => {
+                return Err(Error::new(
+                    Code::CommunityDisabled,
+                    "Replay is switched off in this community.",
+                ));
+            }
+            Place::Full { max_concurrent, active } => {
+                return Err(Error::new(
+                    Code::CommunityLimitReached,
+                    "This community has no free replay place.",
+                )
+                .with("maxConcurrent", max_concurrent)
+                .with("active", active)
+                .retry_after(std::time::Duration::from_secs(30)));
+            }
+        }
+    }
+    let first = epoch::new_row(deps, &row, 1, chosen, now)?;
+    let owner = row.user_id.clone();
+    if session::insert(&tx, row).await? == session::Inserted::PlaceTaken {
+        store::rollback(tx).await?;
+        return match session::find_holding(deps.db.conn(), &owner).await? {
+            Some(active) => Err(already_active(&active)),
+            // the other one ended in between
+            None => Err(Error::new(Code::Overloaded, "Try again.").retryable()),
+        };
+    }
+    store::epoch::insert(&tx, first.clone()).await?;
+    store::commit(tx).await?;
+    Ok(first)
+}

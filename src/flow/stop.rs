@@ -1,0 +1,84 @@
+//! Stop a buffer, or throw it away. The owner always may, whatever rights are left; managers of the community too.
+
+use super::{Deps, authorize, place};
+use crate::{
+    access::{Caller, Permission},
+    domain::{
+        id::SessionId,
+        lifecycle::{EndReason, SessionStatus},
+    },
+    error::{Code, Error, Result},
+    store::{Set, session},
+};
+
+/// The session, if the caller is its owner or a manager; else it does not exist for him.
+pub async fn load_own_or_managed(
+    deps: &Deps,
+    caller: &Caller,
+    id: &SessionId,
+) -> Result<session::Model> {
+    let session = session::load(deps.db.conn(), id).await?;
+    if session.user_id == caller.user_id || manages(deps, caller, &session).await? {
+        return Ok(session);
+    }
+    Err(Error::not_found("session"))
+}
+
+async fn manages(deps: &Deps, caller: &Caller, session: &session::Model) -> Result<bool> {
+    authorize::allowed(deps, caller, Permission::ManageReplayLimits, session.community_id.as_ref())
+        .await
+}
+
+/// Stops a session; its media stays capturable until the answer's `capturable_until`.
+pub async fn stop(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
+    let session = load_own_or_managed(deps, caller, id).await?;
+    end_by(deps, &session, caller).await
+}
+
+/// Stops the caller's own session.
+pub async fn stop_own(deps: &Deps, caller: &Caller) -> Result<session::Model> {
+    let session = session::find_holding(deps.db.conn(), &caller.user_id)
+        .await?
+        .ok_or_else(|| Error::new(Code::NoSession, "You have no running replay buffer."))?;
+    end_by(deps, &session, caller).await
+}
+
+async fn end_by(deps: &Deps, session: &session::Model, caller: &Caller) -> Result<session::Model> {
+    let reason = if session.user_id == caller.user_id {
+        EndReason::StoppedByUser
+    } else {
+        EndReason::StoppedByManager
+    };
+    if !place::end(deps, session, reason, deps.clock.now()).await? {
+        return Err(Error::new(Code::SessionNotActive, "This replay buffer is not running."));
+    }
+    session::load(deps.db.conn(), &session.id).await
+}
+
+/// Stops if it runs, and lets the buffer go as soon as accepted captures have their bytes.
+pub async fn discard(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
+    let session = load_own_or_managed(deps, caller, id).await?;
+    let now = deps.clock.now();
+    if !place::end(deps, &session, EndReason::Discarded, now).await? {
+        let change = session::ActiveModel {
+            discard: Set(true),
+            capturable_until: Set(Some(now)),
+            updated_at: Set(now),
+            ..Default::default()
+        };
+        let over = [SessionStatus::Stopping, SessionStatus::Stopped, SessionStatus::Failed];
+        session::update_if(deps.db.conn(), &session.id, &over, change).await?;
+    }
+    session::load(deps.db.conn(), &session.id).await
+}
+
+/// Stops every running session, or those of one community; says how many.
+pub async fn stop_all(deps: &Deps, sessions: &[session::Model]) -> Result<u64> {
+    let mut stopped = 0;
+    for session in sessions {
+        if place::end(deps, session, EndReason::StoppedByManager, deps.clock.now()).await? {
+            stopped += 1;
+        }
+    }
+    Ok(stopped)
+}
