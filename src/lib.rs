@@ -35,5 +35,8 @@ pub mod config;
 pub mod domain;
 pub mod error;
 pub mod flow;
+pub mod http;
 pub mod livekit;
+pub mod media;
+pub mod simulator;
 pub mod store;

@@ -9,6 +9,18 @@ use crate::domain::{
     time::Timestamp,
 };
 
+pub mod policy;
+pub mod token;
+
+/// The community of instance-wide roles and of default rules; nobody's community has this name.
+pub const EVERYWHERE: &str = "*";
+
+/// The instance-wide role that may everything.
+pub const INSTANCE_ADMIN: &str = "instance_admin";
+
+/// The role everybody has who belongs to a community.
+pub const MEMBER: &str = "member";
+
 text_enum!(
     /// A right in a community.
     Permission {

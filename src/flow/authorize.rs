@@ -1,42 +1,220 @@
-//! placeholder until merged
+//! Who may do this: roles from rows and token, rules from rows, one decision. Asked when a right is used, never
+//! remembered from before.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Mutex;
+
 use super::Deps;
 use crate::{
-    access::{Caller, Permission},
-    domain::id::{CommunityId, UserId},
-    error::Result,
+    access::{
+        Caller, EVERYWHERE, Permission,
+        policy::{self, Decision, Policy, Roles, Rule},
+    },
+    domain::{
+        id::{CommunityId, UserId},
+        time::Timestamp,
+    },
+    error::{Code, Error, Result},
+    store,
 };
-/// x
-pub async fn require(
-    _d: &Deps,
-    _c: &Caller,
-    _p: Permission,
-    _m: Option<&CommunityId>,
-) -> Result<()> {
-    Ok(())
+
+/// The rules as last read. Kept as they are while the database does not answer: a decision then fails rather than
+/// being made by fewer rules.
+#[derive(Debug, Default)]
+pub struct PolicyCache {
+    current: ArcSwapOption<Versioned>,
+    /// One reload at a time.
+    reload: Mutex<()>,
 }
-/// x
+
+#[derive(Debug)]
+struct Versioned {
+    version: Option<String>,
+    policy: Policy,
+}
+
+/// Writes the rules a fresh database begins with, once: a rule that an administrator removes stays removed. Called at
+/// start-up, by every replica.
+pub async fn seed_default_rules(deps: &Deps) -> Result<()> {
+    if store::setting::find(deps.db.conn(), store::setting::POLICY_SEEDED).await?.is_some() {
+        return Ok(());
+    }
+    let tx = deps.db.begin().await?;
+    let ours = uuid::Uuid::now_v7().to_string();
+    let first =
+        store::setting::load_or_make(&tx, store::setting::POLICY_SEEDED, ours.clone()).await?;
+    if first == ours {
+        for rule in policy::default_rules() {
+            store::policy::add(&tx, &rule.subject, &rule.domain, &rule.permission).await?;
+        }
+        store::policy::bump_version(&tx).await?;
+    }
+    store::commit(tx).await
+}
+
+/// The caller's roles everywhere and in `community`: rows, and the token's where it was issued after the last
+/// removal.
+pub async fn roles_of(
+    deps: &Deps,
+    caller: &Caller,
+    community: Option<&CommunityId>,
+) -> Result<Roles> {
+    let held = held_by(deps, &caller.user_id, community).await?;
+    let removals = store::member::list_removals(deps.db.conn(), &caller.user_id).await?;
+    let removed_at = |place: &str| -> Option<Timestamp> {
+        removals
+            .iter()
+            .find(|removal| removal.community_id.as_str() == place)
+            .map(|removal| removal.removed_at)
+    };
+    let counts = |place: &str| match (removed_at(place), caller.issued_at) {
+        (None, _) => true,
+        (Some(removed), Some(issued)) => issued > removed,
+        (Some(_), None) => false,
+    };
+    let mut everywhere = held.everywhere;
+    if counts(EVERYWHERE) {
+        everywhere.extend(caller.roles.iter().cloned());
+    }
+    let mut here = held.here;
+    let claimed = community
+        .filter(|community| counts(community.as_str()))
+        .and_then(|community| caller.communities.get(community));
+    let belongs = held.belongs || claimed.is_some();
+    here.extend(claimed.into_iter().flatten().cloned());
+    Ok(Roles::new(everywhere, here, belongs))
+}
+
+/// What rows alone say.
+struct Held {
+    everywhere: Vec<String>,
+    here: Vec<String>,
+    belongs: bool,
+}
+
+async fn held_by(deps: &Deps, user: &UserId, community: Option<&CommunityId>) -> Result<Held> {
+    let rows = store::member::list_of_user(deps.db.conn(), user).await?;
+    // the name of everywhere is nobody's community
+    let community = community.filter(|community| community.as_str() != EVERYWHERE);
+    let mut held = Held { everywhere: Vec::new(), here: Vec::new(), belongs: false };
+    for row in rows {
+        if row.community_id.as_str() == EVERYWHERE {
+            held.everywhere.push(row.role);
+        } else if Some(&row.community_id) == community {
+            held.here.push(row.role);
+            held.belongs = true;
+        }
+    }
+    Ok(held)
+}
+
+/// The decision with its reason.
+pub async fn explain(
+    deps: &Deps,
+    caller: &Caller,
+    permission: Permission,
+    community: Option<&CommunityId>,
+) -> Result<Decision> {
+    let roles = roles_of(deps, caller, community).await?;
+    current(deps).await?.policy.explain(&roles, community, permission)
+}
+
+/// Whether the caller has this right in `community`; without a community an instance-wide role decides.
 pub async fn allowed(
-    _d: &Deps,
-    _c: &Caller,
-    _p: Permission,
-    _m: Option<&CommunityId>,
+    deps: &Deps,
+    caller: &Caller,
+    permission: Permission,
+    community: Option<&CommunityId>,
 ) -> Result<bool> {
-    Ok(true)
+    explain(deps, caller, permission, community).await.map(|decision| decision.allowed)
 }
-/// x
+
+/// [`allowed`], as a failure when it is not.
+///
+/// # Errors
+/// [`Code::PermissionDenied`] with `permission` and `communityId`.
+pub async fn require(
+    deps: &Deps,
+    caller: &Caller,
+    permission: Permission,
+    community: Option<&CommunityId>,
+) -> Result<()> {
+    let decision = explain(deps, caller, permission, community).await?;
+    if decision.allowed { Ok(()) } else { Err(denied(permission, community, &decision.because)) }
+}
+
+/// Whether the user has this right by rows alone: for work that no token stands behind (auto start).
 pub async fn allowed_for_user(
-    _d: &Deps,
-    _c: &UserId,
-    _p: Permission,
-    _m: Option<&CommunityId>,
+    deps: &Deps,
+    user: &UserId,
+    permission: Permission,
+    community: Option<&CommunityId>,
 ) -> Result<bool> {
-    Ok(true)
+    let held = held_by(deps, user, community).await?;
+    let roles = Roles::new(held.everywhere, held.here, held.belongs);
+    current(deps).await?.policy.allows(&roles, community, permission)
 }
-/// x
-pub async fn is_instance_admin(_d: &Deps, _c: &Caller) -> Result<bool> {
-    Ok(true)
+
+/// Whether the caller is an instance admin.
+pub async fn is_instance_admin(deps: &Deps, caller: &Caller) -> Result<bool> {
+    Ok(roles_of(deps, caller, None).await?.is_instance_admin())
 }
-/// x
-pub async fn is_member(_d: &Deps, _c: &Caller, _m: &CommunityId) -> Result<bool> {
-    Ok(true)
+
+/// [`is_instance_admin`], as a failure when not.
+///
+/// # Errors
+/// [`Code::PermissionDenied`] with `permission: "instance_admin"`.
+pub async fn require_instance_admin(deps: &Deps, caller: &Caller) -> Result<()> {
+    if is_instance_admin(deps, caller).await? {
+        return Ok(());
+    }
+    Err(Error::new(Code::PermissionDenied, "Only an instance admin may do this.")
+        .with("permission", crate::access::INSTANCE_ADMIN)
+        .with("communityId", serde_json::Value::Null))
+}
+
+/// Whether the caller belongs to the community, by row or token. Instance-wide roles do not make a member.
+pub async fn is_member(deps: &Deps, caller: &Caller, community: &CommunityId) -> Result<bool> {
+    Ok(roles_of(deps, caller, Some(community)).await?.is_member())
+}
+
+/// What a role may in a community, and whether the community defines that itself.
+pub(super) async fn permissions_of(
+    deps: &Deps,
+    role: &str,
+    community: Option<&CommunityId>,
+) -> Result<(Vec<Permission>, bool)> {
+    current(deps).await?.policy.permissions_of(role, community)
+}
+
+fn denied(permission: Permission, community: Option<&CommunityId>, because: &str) -> Error {
+    Error::new(Code::PermissionDenied, format!("{permission} is not permitted. {because}"))
+        .with("permission", permission.as_str())
+        .with("communityId", community.map(CommunityId::as_str))
+}
+
+/// The rules of the version that the database has now.
+async fn current(deps: &Deps) -> Result<Arc<Versioned>> {
+    let version = store::setting::find(deps.db.conn(), store::setting::POLICY_VERSION).await?;
+    let fits = |held: &Arc<Versioned>| held.version == version;
+    if let Some(held) = deps.policy.current.load_full().filter(fits) {
+        return Ok(held);
+    }
+    let _one_at_a_time = deps.policy.reload.lock().await;
+    if let Some(held) = deps.policy.current.load_full().filter(fits) {
+        return Ok(held);
+    }
+    // The version was read before the rules: rules that are newer than it are read again with the next decision.
+    let rows = store::policy::list(deps.db.conn()).await?;
+    let rules = rows
+        .into_iter()
+        .filter(|row| row.ptype == "p")
+        .map(|row| Rule { subject: row.v0, domain: row.v1, permission: row.v2 })
+        .collect();
+    let fresh = Arc::new(Versioned { version, policy: Policy::build(rules).await? });
+    deps.policy.current.store(Some(Arc::clone(&fresh)));
+    tracing::info!(version = fresh.version, "access rules read");
+    Ok(fresh)
 }

@@ -4,16 +4,23 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod admin;
 pub mod authorize;
 pub mod auto_start;
 pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
+pub mod figures;
+pub mod health;
 pub mod index;
+pub mod maintenance;
+pub mod material;
 pub mod place;
+pub mod rate_limit;
 pub mod reconcile;
 pub mod room;
+pub mod show;
 pub mod start;
 pub mod stop;
 pub mod supervise;
@@ -27,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::SharedClock, config::Config, domain::id::InstanceId, livekit::LiveKit, store::Db,
 };
+
 
 /// What a flow may reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,8 +53,12 @@ pub struct Deps {
     pub replica: String,
     /// Key of signed links.
     pub link_key: Arc<[u8]>,
+    /// The rules of access as last read; made with `Default`.
+    pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// Who is in which room, remembered for a few seconds.
+    pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

@@ -76,3 +76,17 @@ pub async fn delete_before<C: Conn>(db: &C, before: Timestamp) -> Result<u64> {
         .map_err(|error| db_error("deleting old rate windows", error))?;
     Ok(outcome.rows_affected)
 }
+
+/// How many requests were counted in a window.
+pub async fn used<C: Conn>(
+    db: &C,
+    user: &UserId,
+    route: &str,
+    window_start: Timestamp,
+) -> Result<i32> {
+    let row = Entity::find_by_id((user.clone(), route.to_owned(), window_start))
+        .one(db)
+        .await
+        .map_err(|error| db_error("reading a rate window", error))?;
+    Ok(row.map_or(0, |row| row.used))
+}

@@ -28,6 +28,8 @@ pub const INSTANCE_ID: &str = "instance_id";
 pub const LINK_SECRET: &str = "link_secret";
 /// Raised with every change of roles or their permissions.
 pub const POLICY_VERSION: &str = "policy_version";
+/// Set once the default rules were written, so that one an administrator removed never comes back.
+pub const POLICY_SEEDED: &str = "policy_seeded";
 
 /// The value of `key`.
 pub async fn find<C: Conn>(db: &C, key: &str) -> Result<Option<String>> {

@@ -1,0 +1,59 @@
+//! The HTTP door: speaks HTTP, decides nothing. Each file has its routes with their request and answer types and
+//! calls a flow; refusals are [`error`]'s, what a handler takes is [`extract`]'s.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::DefaultBodyLimit};
+use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{access::token::Verifier, error::Error, flow::Deps};
+
+pub mod error;
+pub mod extract;
+mod layers;
+pub mod openapi;
+
+/// Where the API begins; health, figures and documents are at the root.
+pub const BASE: &str = "/livekit-replay";
+
+/// The largest body we take.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// What handlers reach. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// What flows may reach.
+    pub deps: Deps,
+    /// Checks tokens.
+    pub verifier: Arc<Verifier>,
+    /// Renders the figures, where a recorder is installed.
+    pub figures: Option<PrometheusHandle>,
+}
+
+/// The whole door.
+pub fn router(state: AppState) -> Router {
+    let (router, document) = described().split_for_parts();
+    let document = Arc::new(document);
+    let served = Arc::clone(&document);
+    let router = router
+        .route("/openapi.json", axum::routing::get(move || async move { Json((*served).clone()) }))
+        .merge(openapi::page())
+        .fallback(|| async { error::Problem(Error::not_found("address")) })
+        .with_state(state.clone());
+    layers::wrap(router, &state)
+}
+
+/// Every route with its description; the document and the router cannot disagree.
+fn described() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::frame()).nest(BASE, api())
+}
+
+/// The routes under [`BASE`]: one line per file.
+fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        // .merge(sessions::routes())
+        // .merge(webhooks::routes())
+        // .merge(clips::routes())
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}

@@ -1,0 +1,42 @@
+//! The document's frame, and the page that shows it without a network.
+
+use axum::Router;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::AppState;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "livekit-replay",
+        description = "Instant replay for apps on LiveKit. Failures are application/problem+json with a stable `code`."
+    ),
+    modifiers(&Bearer)
+)]
+struct Frame;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document without paths.
+pub(super) fn frame() -> utoipa::openapi::OpenApi {
+    Frame::openapi()
+}
+
+/// `/docs`.
+pub(super) fn page() -> Router<AppState> {
+    SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into()
+}

@@ -1,0 +1,99 @@
+//! Puts sound frames one behind the other: no overlap, no hole longer than a frame, silence where nothing is.
+
+use crate::media::{
+    TICKS,
+    ts::{AudioFormat, AudioFrame, TsWriter, silence},
+};
+
+/// Frames may overlap this much (2 ms: rounding of sources), more is a join and the later frame is dropped.
+const SLACK: i64 = 180;
+
+/// The clip's sound as it grows. Times are kept as ticks times rate, so that no rounding adds up.
+pub(super) struct Sound {
+    format: AudioFormat,
+    silent: Option<Vec<u8>>,
+    start: i64,
+    end: i64,
+    /// Where the next frame belongs; none before the first.
+    next: Option<i64>,
+    first: Option<i64>,
+}
+
+impl Sound {
+    /// The sound of `[start, end)` ticks.
+    pub fn new(format: AudioFormat, start: i64, end: i64) -> Sound {
+        Sound { format, silent: silence(format), start, end, next: None, first: None }
+    }
+
+    /// A frame of the source at `pts` of the clip; what lies before `part_start` and is no lead-in is left out.
+    pub fn frame(&mut self, out: &mut TsWriter, pts: i64, part_start: i64, frame: &AudioFrame) {
+        let rate = i64::from(frame.format.rate.max(1));
+        let length = frame.samples * TICKS / rate;
+        // one frame more before the clip's beginning: the decoder needs it to render the first one whole
+        let lead_in = if part_start == self.start { length } else { 0 };
+        if pts + length + lead_in <= part_start || pts >= self.end {
+            return;
+        }
+        if self.next.is_some_and(|next| (pts + SLACK) * self.rate() < next) {
+            return;
+        }
+        self.fill_before(out, pts);
+        let at = self.next.map_or(pts, |next| pts.max(next / self.rate()));
+        self.first.get_or_insert(at);
+        out.audio(at, &frame.data);
+        self.next = Some(at * self.rate() + length * self.rate());
+    }
+
+    /// Silence in every whole frame that is free before `until`.
+    pub fn fill(&mut self, out: &mut TsWriter, until: i64) {
+        let until = until.min(self.end) * self.rate();
+        let mut next = self.next.unwrap_or(self.start * self.rate());
+        while next + AudioFormat::BLOCK <= until {
+            self.silent_frame(out, next);
+            next += AudioFormat::BLOCK;
+            self.next = Some(next);
+        }
+    }
+
+    /// Silence up to the end, the last frame may reach over it.
+    pub fn finish(&mut self, out: &mut TsWriter) {
+        let mut next = self.next.unwrap_or(self.start * self.rate());
+        while next + SLACK * self.rate() < self.end * self.rate() {
+            self.silent_frame(out, next);
+            next += AudioFormat::BLOCK;
+        }
+        self.next = Some(next);
+    }
+
+    fn fill_before(&mut self, out: &mut TsWriter, pts: i64) {
+        let goal = pts * self.rate();
+        match self.next {
+            Some(_) => self.fill(out, pts + SLACK),
+            None => {
+                // aligned with the first frame, and covering the clip's first moment
+                let hole = (goal - self.start * self.rate()).max(0);
+                let frames = (hole + AudioFormat::BLOCK - 1) / AudioFormat::BLOCK;
+                for index in (1..=frames).rev() {
+                    self.silent_frame(out, goal - index * AudioFormat::BLOCK);
+                }
+            }
+        }
+    }
+
+    fn silent_frame(&mut self, out: &mut TsWriter, at: i64) {
+        if let Some(silent) = &self.silent {
+            let at = at / i64::from(self.format.rate.max(1));
+            self.first.get_or_insert(at);
+            out.audio(at, silent);
+        }
+    }
+
+    /// When the first frame begins, once there is one.
+    pub fn first(&self) -> Option<i64> {
+        self.first
+    }
+
+    fn rate(&self) -> i64 {
+        i64::from(self.format.rate.max(1))
+    }
+}

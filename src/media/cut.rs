@@ -1,0 +1,293 @@
+//! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    TICKS,
+    compose::{self, Composed, CutPart, Plan, Precision, Stop},
+    ffmpeg::{Ffmpeg, Limits, Metadata, Target},
+    mp4::{self, Track, TrackEdit},
+    verify::{self, Expected, Verified},
+};
+use crate::{
+    domain::time::Timestamp,
+    error::{Code, Error, Result},
+};
+
+/// Pieces of the stream that wait for FFmpeg at most.
+const PIECES_AHEAD: usize = 4;
+/// Bits per second of the sound we encode.
+const AUDIO_BITS: u64 = 160_000;
+/// Share of the allowance that the pictures are planned to fill, attempt by attempt.
+const SHARES: [u64; 3] = [90, 75, 50];
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct CutRequest {
+    /// In the clip's order.
+    pub parts: Vec<CutPart>,
+    /// How sharp the edges are.
+    pub precision: Precision,
+    /// An existing directory of ours; files made there have names of their own.
+    pub work_dir: PathBuf,
+    /// By the user; any text.
+    pub title: Option<String>,
+    /// When the clip's first picture was on the screen, for the file's metadata.
+    pub started_at: Option<Timestamp>,
+    /// For all of it.
+    pub deadline: Duration,
+    /// Without any progress of FFmpeg.
+    pub stall: Duration,
+    /// An encode that gets larger is repeated with a bitrate cap; copies are as large as they are.
+    pub max_bytes: Option<u64>,
+    /// Ends the work with `cancelled`.
+    pub cancel: CancellationToken,
+}
+
+/// A finished, checked file.
+#[derive(Debug)]
+pub struct CutOutcome {
+    /// In the work directory; the caller publishes or removes it.
+    pub file: PathBuf,
+    /// What it is.
+    pub facts: Verified,
+    /// What of each part is in it; parts without a picture in their window are missing.
+    pub parts: Vec<CutSpan>,
+    /// Whether pictures were encoded again.
+    pub encoded: bool,
+    /// How long it took.
+    pub timings: CutTimings,
+}
+
+/// The true edges of one part, in its epoch's unwrapped ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutSpan {
+    /// Index among the parts asked for.
+    pub part: usize,
+    /// First picture shown.
+    pub first_pts: i64,
+    /// End of the last picture shown.
+    pub end_pts: i64,
+    /// Pictures shown.
+    pub frames: u64,
+}
+
+/// Durations of the phases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CutTimings {
+    /// Looking at the edges of the parts.
+    pub plan: Duration,
+    /// Composing and FFmpeg, all attempts.
+    pub mux: Duration,
+    /// Correcting the edit lists, verifying, hashing.
+    pub finalize: Duration,
+}
+
+/// Makes the file. Nothing of it is left behind on failure, cancellation, or when the future is dropped.
+///
+/// # Errors
+/// `no_usable_segments` (nothing in the window, or a damaged segment), `storage_unavailable` (retryable; a segment
+/// cannot be read), `ffmpeg_failed`, `quota_exceeded` (not even a capped encode fits `max_bytes`), `cancelled`.
+pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
+    let began = Instant::now();
+    let parts = Arc::new(request.parts.clone());
+    let mut plan = planned(&parts, request.precision, false).await?;
+    let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
+    let job = Job { ffmpeg, request: &request, parts: &parts, began };
+    let mux = Instant::now();
+    let (draft, composed) = match job.make(&plan).await? {
+        Some(made) => made,
+        None => {
+            plan = planned(&parts, request.precision, true).await?;
+            job.make(&plan).await?.ok_or_else(|| {
+                Error::internal("composing", "parameters changed in an encode")
+            })?
+        }
+    };
+    timings.mux = mux.elapsed();
+    let finalize = Instant::now();
+    job.correct_edges(&draft, &plan, &composed).await?;
+    let expected = expected(&plan, &composed);
+    let facts = verify::verify(ffmpeg, draft.path(), &expected, &job.limits()).await?;
+    timings.finalize = finalize.elapsed();
+    let spans = plan.parts.iter().zip(&composed.window_pictures);
+    let spans = spans.map(|(part, &frames)| CutSpan {
+        part: part.part,
+        first_pts: part.start,
+        end_pts: part.end,
+        frames,
+    });
+    let parts = spans.collect();
+    Ok(CutOutcome { file: draft.keep(), facts, parts, encoded: plan.encode, timings })
+}
+
+fn expected(plan: &Plan, composed: &Composed) -> Expected {
+    let presented = composed.window_pictures.iter().sum();
+    Expected {
+        duration: plan.duration,
+        frame_duration: plan.frame_duration,
+        presented,
+        stored: if plan.encode { presented } else { composed.pictures },
+        audio: plan.audio.is_some(),
+    }
+}
+
+async fn planned(parts: &Arc<Vec<CutPart>>, precision: Precision, encode: bool) -> Result<Plan> {
+    let parts = Arc::clone(parts);
+    tokio::task::spawn_blocking(move || compose::plan(&parts, precision, encode))
+        .await
+        .map_err(|error| Error::internal("planning a cut", error))?
+}
+
+struct Job<'a> {
+    ffmpeg: &'a Ffmpeg,
+    request: &'a CutRequest,
+    parts: &'a Arc<Vec<CutPart>>,
+    began: Instant,
+}
+
+impl Job<'_> {
+    fn limits(&self) -> Limits {
+        Limits {
+            deadline: self.request.deadline.saturating_sub(self.began.elapsed()),
+            stall: self.request.stall,
+            cancel: self.request.cancel.clone(),
+        }
+    }
+
+    /// None if copying turned out to be impossible.
+    async fn make(&self, plan: &Plan) -> Result<Option<(Draft, Composed)>> {
+        let made = self.attempt(plan, Target::Quality).await?;
+        let (Some(max), true, Some(first)) = (self.request.max_bytes, plan.encode, &made) else {
+            return Ok(made);
+        };
+        if first.0.size().await? <= max {
+            return Ok(made);
+        }
+        drop(made);
+        for share in SHARES {
+            let made = self.attempt(plan, Target::Bitrate(bitrate(plan, max, share))).await?;
+            if let Some(made) = made
+                && made.0.size().await? <= max
+            {
+                return Ok(Some(made));
+            }
+        }
+        Err(Error::new(Code::QuotaExceeded, "The clip does not fit into the space reserved for it.")
+            .with("neededBytes", max.saturating_add(1)))
+    }
+
+    /// One run of FFmpeg, fed with the composed stream.
+    async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<(Draft, Composed)>> {
+        let draft = Draft::new(&self.request.work_dir);
+        let meta = Metadata {
+            title: self.request.title.clone(),
+            started_at: self.request.started_at,
+        };
+        let mut command = if plan.encode {
+            self.ffmpeg.encode_command(plan, target, &meta, draft.path())
+        } else {
+            self.ffmpeg.copy_command(&meta, draft.path())
+        };
+        let (send, feed) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
+        let (parts, planned) = (Arc::clone(self.parts), plan.clone());
+        let composing = tokio::task::spawn_blocking(move || {
+            compose::write(&parts, &planned, &mut |piece| send.blocking_send(piece).is_ok())
+        });
+        let ran = self.ffmpeg.run(&mut command, Some(feed), &self.limits()).await;
+        // the feed is gone now, so composing ends at its next piece
+        let composed = composing.await;
+        match composed.map_err(|error| Error::internal("composing a clip", error))? {
+            Ok(composed) => ran.map(|_| Some((draft, composed))),
+            Err(Stop::Failed(error)) => Err(error),
+            Err(Stop::Changed) if !plan.encode => Ok(None),
+            Err(Stop::Changed | Stop::Closed) => Err(ran.err().unwrap_or_else(|| {
+                super::ffmpeg::failed("Making the video failed.", "FFmpeg ended before its input")
+            })),
+        }
+    }
+
+    /// Makes the presentation begin and end where the window does, whatever else is stored.
+    async fn correct_edges(&self, draft: &Draft, plan: &Plan, composed: &Composed) -> Result<()> {
+        let path = draft.path().to_owned();
+        let (encode, duration) = (plan.encode, plan.duration);
+        let sound_lead = composed.sound_lead;
+        let work = tokio::task::spawn_blocking(move || {
+            let read = mp4::read(&path)?;
+            let edits: Vec<_> = read.tracks.iter().map(|track| {
+                edit_of(track, encode, duration, sound_lead)
+            }).collect();
+            mp4::patch(&path, &edits)
+        });
+        work.await
+            .map_err(|error| Error::internal("correcting a clip", error))?
+            .map_err(|error| super::ffmpeg::failed("The finished video is not as expected.", error))
+    }
+}
+
+/// A copy begins with its first picture, which is the first one stored; its sound begins `sound_lead` ticks before
+/// that. What an encoder says of its own lead-in is right as it is.
+fn edit_of(track: &Track, encode: bool, duration: i64, sound_lead: i64) -> TrackEdit {
+    let video = &track.kind == b"vide";
+    let media_time = match (encode, video) {
+        (true, _) => None,
+        (false, true) => Some(track.first_sample_pts),
+        (false, false) => Some(sound_lead.max(0) * i64::from(track.timescale) / TICKS),
+    };
+    // an encoder's sound may end a little before the pictures do
+    let own: u64 = track.edits.iter().filter(|edit| edit.media_time >= 0).map(|edit| edit.duration).sum();
+    let own = i64::try_from(own).unwrap_or(i64::MAX);
+    let duration = if encode && !video && own > 0 { duration.min(own) } else { duration };
+    TrackEdit { kind: track.kind, media_time, duration }
+}
+
+fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
+    let ticks = u64::try_from(plan.duration).unwrap_or(1).max(1);
+    let ticks_a_second = u64::try_from(TICKS).unwrap_or(1);
+    let whole = max.saturating_mul(8).saturating_mul(ticks_a_second) / ticks;
+    let sound = if plan.audio.is_some() { AUDIO_BITS } else { 0 };
+    (whole.saturating_mul(share) / 100).saturating_sub(sound).max(20_000)
+}
+
+/// A work file that is removed unless it is kept.
+struct Draft {
+    path: Option<PathBuf>,
+    name: PathBuf,
+}
+
+impl Draft {
+    fn new(dir: &Path) -> Draft {
+        let name = dir.join(format!("{}.mp4", uuid::Uuid::new_v4().simple()));
+        Draft { path: Some(name.clone()), name }
+    }
+
+    fn path(&self) -> &Path {
+        &self.name
+    }
+
+    async fn size(&self) -> Result<u64> {
+        let meta = tokio::fs::metadata(&self.name).await;
+        Ok(meta.map_err(|error| Error::internal("measuring a clip", error))?.len())
+    }
+
+    fn keep(mut self) -> PathBuf {
+        self.path = None;
+        self.name.clone()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            // absent if FFmpeg had not begun to write
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! One picture that stands for a clip.
+
+use std::path::Path;
+
+use super::ffmpeg::{Ffmpeg, Limits, failed};
+use crate::error::Result;
+
+/// Widest poster, in pixels.
+pub const MAX_WIDTH: u32 = 640;
+
+/// Writes a JPEG from the middle of a clip of `duration_us`. A clip without poster is a good clip: the caller logs
+/// the error and goes on.
+///
+/// # Errors
+/// `ffmpeg_failed`, `cancelled`; no file is left then.
+pub async fn poster(
+    ffmpeg: &Ffmpeg,
+    clip: &Path,
+    duration_us: i64,
+    out: &Path,
+    limits: &Limits,
+) -> Result<()> {
+    let mut command = ffmpeg.command();
+    command.args(["-nostdin", "-ss", &format!("{}us", (duration_us / 2).max(0))]);
+    command.arg("-i").arg(clip);
+    command.args(["-map", "0:v:0", "-frames:v", "1", "-q:v", "4", "-map_metadata", "-1"]);
+    command.args(["-vf", &format!("scale=w='min({MAX_WIDTH},iw)':h=-2")]);
+    command.args(["-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-update", "1", "-f", "image2"]);
+    command.overwrite().arg(out);
+    let done = ffmpeg.run(&mut command, None, limits).await;
+    let written = tokio::fs::metadata(out).await.is_ok_and(|meta| meta.len() > 0);
+    match done {
+        Ok(_) if written => Ok(()),
+        other => {
+            // nothing of a failed attempt stays
+            let _ = tokio::fs::remove_file(out).await;
+            other.and(Err(failed("No preview picture could be made.", "no picture came out")))
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Files become visible whole or not at all, and stay after a power cut.
+//!
+//! Absent and unreadable are two answers: absent is a value, unreadable is `storage_unavailable` (retryable).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Code, Error, Result};
+
+/// Moves a finished work file to its final place (same file system): its bytes reach the disk before its name does.
+/// An existing file of that name is replaced.
+///
+/// # Errors
+/// `storage_unavailable`; the work file is still there unless the rename itself had happened.
+pub async fn publish(work: &Path, place: &Path) -> Result<()> {
+    let (work, place) = (work.to_owned(), place.to_owned());
+    blocking(move || {
+        File::open(&work)?.sync_all()?;
+        make_parent(&place)?;
+        fs::rename(&work, &place)?;
+        sync_parent(&place)
+    })
+    .await
+}
+
+/// Writes a small file whole: under another name first, then renamed.
+///
+/// # Errors
+/// `storage_unavailable`; what was there before is untouched then.
+pub async fn write_whole(place: &Path, bytes: Vec<u8>) -> Result<()> {
+    let place = place.to_owned();
+    blocking(move || {
+        make_parent(&place)?;
+        let draft = draft_name(&place);
+        let written = write_draft(&draft, &bytes).and_then(|()| fs::rename(&draft, &place));
+        if written.is_err() {
+            // best effort: the sweep of work files would find it too
+            let _ = fs::remove_file(&draft);
+        }
+        written?;
+        sync_parent(&place)
+    })
+    .await
+}
+
+/// Reads a small file; none if there is none.
+///
+/// # Errors
+/// `storage_unavailable` if it is there, or may be, and cannot be read.
+pub async fn read_whole(place: &Path) -> Result<Option<Vec<u8>>> {
+    let place = place.to_owned();
+    blocking(move || found(fs::read(&place))).await
+}
+
+/// Size of a file in bytes; none if there is none.
+///
+/// # Errors
+/// `storage_unavailable` if that cannot be said.
+pub async fn size(place: &Path) -> Result<Option<u64>> {
+    let place = place.to_owned();
+    blocking(move || found(fs::metadata(&place).map(|meta| meta.len()))).await
+}
+
+/// Removes a file for good; says whether it was there.
+///
+/// # Errors
+/// `storage_unavailable` if it is there, or may be, and cannot be removed.
+pub async fn remove(place: &Path) -> Result<bool> {
+    let place = place.to_owned();
+    blocking(move || {
+        let removed = found(fs::remove_file(&place))?.is_some();
+        if removed {
+            sync_parent(&place)?;
+        }
+        Ok(removed)
+    })
+    .await
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::internal("working on a file", error))?.map_err(|error| {
+        Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
+            .retryable()
+            .because(error)
+    })
+}
+
+/// Unique, hidden, and next to its place, so that renaming is one step.
+fn draft_name(place: &Path) -> PathBuf {
+    place.with_file_name(format!(".{}.part", uuid::Uuid::new_v4().simple()))
+}
+
+fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn make_parent(place: &Path) -> io::Result<()> {
+    place.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+fn sync_parent(place: &Path) -> io::Result<()> {
+    place.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}

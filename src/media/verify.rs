@@ -1,0 +1,167 @@
+//! Nothing becomes visible unchecked: a finished file is read back and its edges are decoded.
+
+use std::{fs, io, path::Path};
+
+use super::{
+    TICKS,
+    ffmpeg::{Ffmpeg, Limits, failed},
+    mp4::{self, Mp4, Track},
+    ticks_to_micros,
+};
+use crate::error::{Error, Result};
+
+/// What a file must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Presented length in ticks.
+    pub duration: i64,
+    /// Length of a picture in ticks: how far the length may be off.
+    pub frame_duration: i64,
+    /// Pictures shown.
+    pub presented: u64,
+    /// Pictures stored.
+    pub stored: u64,
+    /// Whether there must be sound.
+    pub audio: bool,
+}
+
+/// What a checked file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Presented length.
+    pub duration_us: i64,
+    /// First picture, from the presentation's start: zero but for rounding.
+    pub first_pts_us: i64,
+    /// Last picture, from the presentation's start.
+    pub last_pts_us: i64,
+    /// Pictures shown.
+    pub frames: u64,
+    /// Of the file.
+    pub size_bytes: u64,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// `h264`.
+    pub video_codec: String,
+    /// `aac`, or none without sound.
+    pub audio_codec: Option<String>,
+    /// Hash of the whole file, hex.
+    pub blake3: String,
+}
+
+/// Checks a finished file.
+///
+/// # Errors
+/// `ffmpeg_failed` with what is wrong as the private cause.
+pub async fn verify(
+    ffmpeg: &Ffmpeg,
+    path: &Path,
+    expected: &Expected,
+    limits: &Limits,
+) -> Result<Verified> {
+    let file = path.to_owned();
+    let work = tokio::task::spawn_blocking(move || -> io::Result<(Mp4, String)> {
+        Ok((mp4::read(&file)?, hash(&file)?))
+    });
+    let (read, blake3) = work
+        .await
+        .map_err(|error| Error::internal("reading a finished clip", error))?
+        .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
+    let verified = judge(&read, expected, blake3)?;
+    decode_edges(ffmpeg, path, &read, limits).await?;
+    Ok(verified)
+}
+
+fn unfit(why: String) -> Error {
+    failed("The finished video did not pass its check.", why)
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut fs::File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn judge(read: &Mp4, expected: &Expected, blake3: String) -> Result<Verified> {
+    let say = |why: &str| Err(unfit(why.to_owned()));
+    let Some(video) = read.track(b"vide") else { return say("it has no pictures") };
+    let audio = read.track(b"soun");
+    if !read.index_in_front {
+        return say("its index is not in front");
+    }
+    if &video.codec != b"avc1" || video.sample_entries != 1 {
+        return say("its pictures are not plain H.264");
+    }
+    if audio.is_none_or(|track| track.samples == 0) && expected.audio {
+        return say("it has no sound");
+    }
+    if video.sync_samples.as_ref().is_some_and(|sync| sync.first() != Some(&1)) {
+        return say("its first picture is not marked as a key frame");
+    }
+    let (stored, presented) = (u64::from(video.samples), u64::from(video.presented));
+    if stored != expected.stored || presented != expected.presented {
+        return Err(unfit(format!(
+            "{stored} pictures stored and {presented} shown instead of {} and {}",
+            expected.stored, expected.presented
+        )));
+    }
+    let duration = scaled(i64::try_from(read.duration).unwrap_or(0), read.timescale);
+    if (duration - expected.duration).abs() > expected.frame_duration {
+        return Err(unfit(format!("it lasts {duration} ticks instead of {}", expected.duration)));
+    }
+    let first = scaled(video.first_pts, video.timescale);
+    if first.abs() > expected.frame_duration {
+        return Err(unfit(format!("its first picture comes {first} ticks late")));
+    }
+    Ok(Verified {
+        duration_us: ticks_to_micros(duration),
+        first_pts_us: ticks_to_micros(first),
+        last_pts_us: ticks_to_micros(scaled(video.last_pts, video.timescale)),
+        frames: presented,
+        size_bytes: read.size_bytes,
+        width: video.width,
+        height: video.height,
+        video_codec: "h264".to_owned(),
+        audio_codec: audio.map(codec_name),
+        blake3,
+    })
+}
+
+fn codec_name(track: &Track) -> String {
+    match &track.codec {
+        b"mp4a" => "aac".to_owned(),
+        other => other.iter().map(|byte| char::from(byte & 0x7f)).collect(),
+    }
+}
+
+fn scaled(time: i64, timescale: u32) -> i64 {
+    let ticks = i128::from(time) * i128::from(TICKS) / i128::from(timescale.max(1));
+    i64::try_from(ticks).unwrap_or(i64::MAX)
+}
+
+/// Decodes one picture at the file's beginning and one from its last key frame.
+async fn decode_edges(ffmpeg: &Ffmpeg, path: &Path, read: &Mp4, limits: &Limits) -> Result<()> {
+    let Some(video) = read.track(b"vide") else { return Ok(()) };
+    let last = ticks_to_micros(scaled(video.last_sync_pts, video.timescale)).max(0);
+    let mut command = ffmpeg.command();
+    command.args(["-nostdin", "-xerror", "-err_detect", "explode"]).arg("-i").arg(path);
+    // FFmpeg seeks to the key frame at or before: a hair later makes it this one
+    command.args(["-err_detect", "explode", "-ss", &format!("{last}us")]).arg("-i").arg(path);
+    for input in ["0:v:0", "1:v:0"] {
+        command.args(["-map", input, "-frames:v", "1", "-f", "null", "-"]);
+    }
+    let done = ffmpeg.run(&mut command, None, limits).await?;
+    if done.pictures != 1 || done.complaints.iter().any(|line| is_complaint(line)) {
+        let said = done.complaints.join(" | ");
+        return Err(unfit(format!("its edges do not decode ({} pictures): {said}", done.pictures)));
+    }
+    Ok(())
+}
+
+/// FFmpeg's own words for pictures that do not decode.
+fn is_complaint(line: &str) -> bool {
+    ["error while decoding", "concealing", "Invalid data", "corrupt", "non-existing"]
+        .iter()
+        .any(|words| line.contains(words))
+}
