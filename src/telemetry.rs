@@ -14,6 +14,7 @@ const SECONDS: &[f64] =
 /// Every figure by name, with what it says. Labels are bounded sets: never a name or an id of somebody's.
 pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_info", "1; the label version says which program this is"),
+    ("livekit_replay_panics_total", "panics caught; each is a defect and stands in the log"),
     ("livekit_replay_http_requests_total", "requests answered, by route, method and status"),
     ("livekit_replay_http_request_seconds", "time to the answer's head, by route and method"),
 ];
@@ -75,4 +76,15 @@ fn describe(name: &'static str, says: &'static str) {
     } else {
         metrics::describe_gauge!(name, says);
     }
+}
+
+/// Logs every panic with its place and backtrace, and counts it. The part that panicked answers for itself.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.payload_as_str().unwrap_or("a panic without a text");
+        let place = panic.location().map(ToString::to_string);
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!(place, %backtrace, "panic: {text}");
+        metrics::counter!("livekit_replay_panics_total").increment(1);
+    }));
 }
