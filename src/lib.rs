@@ -36,6 +36,7 @@ pub mod domain;
 pub mod error;
 pub mod flow;
 pub mod http;
+pub mod jobs;
 pub mod livekit;
 pub mod media;
 pub mod simulator;

@@ -4,27 +4,32 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
-pub mod admin;
 pub mod authorize;
 pub mod auto_start;
+pub mod capture;
+pub mod clip_files;
 pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
-pub mod figures;
-pub mod health;
+pub mod idempotency;
 pub mod index;
+pub mod library;
+pub mod links;
 pub mod maintenance;
 pub mod material;
 pub mod place;
 pub mod rate_limit;
 pub mod reconcile;
+pub mod render;
 pub mod room;
 pub mod show;
 pub mod start;
 pub mod stop;
+pub mod stores;
 pub mod supervise;
 pub mod webhook;
+pub mod work;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -34,7 +39,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::SharedClock, config::Config, domain::id::InstanceId, livekit::LiveKit, store::Db,
 };
-
 
 /// What a flow may reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,6 +61,8 @@ pub struct Deps {
     pub policy: Arc<authorize::PolicyCache>,
     /// Wakes the loops that would otherwise look only now and then.
     pub wake: Arc<Wake>,
+    /// The way to both stores, and how they were last found.
+    pub stores: Arc<stores::Stores>,
     /// Who is in which room, remembered for a few seconds.
     pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.

@@ -7,6 +7,7 @@
 pub mod compose;
 pub mod cut;
 pub mod ffmpeg;
+pub mod files;
 pub mod mp4;
 pub mod poster;
 pub mod publish;

@@ -1,6 +1,10 @@
 //! Clips and what they reserved. A clip leaves `processing` once, by the statement that settles its bytes.
 
-use sea_orm::{ActiveValue::NotSet, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    QueryOrder, QuerySelect,
+    entity::prelude::*,
+};
 
 use super::{Conn, Page, Tx, columns, db_error};
 use crate::{
@@ -147,6 +151,8 @@ pub struct Filter {
     pub community_id: Option<CommunityId>,
     /// One state.
     pub status: Option<ClipStatus>,
+    /// Any of these, if there are any.
+    pub visibility: Vec<Visibility>,
 }
 
 /// A page of clips, newest first, with the total.
@@ -160,6 +166,9 @@ pub async fn list<C: Conn>(db: &C, filter: &Filter, page: Page) -> Result<(Vec<M
     }
     if let Some(status) = filter.status {
         query = query.filter(Column::Status.eq(status));
+    }
+    if !filter.visibility.is_empty() {
+        query = query.filter(Column::Visibility.is_in(filter.visibility.iter().copied()));
     }
     let total = query.clone().count(db).await.map_err(|error| db_error("counting clips", error))?;
     let rows = query
@@ -233,5 +242,156 @@ pub async fn delete_if(tx: &Tx, id: &ClipId, from: &[ClipStatus]) -> Result<bool
         .exec(tx)
         .await
         .map_err(|error| db_error("deleting a clip", error))?;
+    Ok(outcome.rows_affected > 0)
+}
+
+/// What a finished clip is.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Screen time of the first frame.
+    pub starts_at: Timestamp,
+    /// Screen time of the end of the last frame.
+    pub ends_at: Timestamp,
+    /// Presented length, microseconds.
+    pub duration_us: i64,
+    /// How much earlier than asked it starts, milliseconds.
+    pub preroll_ms: i64,
+    /// How much of the tail never came, milliseconds.
+    pub shortfall_ms: i64,
+    /// JSON list of gaps.
+    pub gaps: String,
+    /// Bytes of the MP4 file.
+    pub size_bytes: i64,
+    /// `blake3:…` of the MP4 file.
+    pub checksum: String,
+    /// Pixels.
+    pub width: i32,
+    /// Pixels.
+    pub height: i32,
+    /// `h264`.
+    pub video_codec: String,
+    /// `aac`, absent without audio.
+    pub audio_codec: Option<String>,
+    /// Whether the poster image was made.
+    pub has_poster: bool,
+}
+
+/// How long the phases of making a clip took, milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// From acceptance to the first attempt.
+    pub queue_ms: i64,
+    /// Waiting for late segments.
+    pub wait_ms: i64,
+    /// Linking the segments.
+    pub pin_ms: i64,
+    /// Muxing and verifying.
+    pub mux_ms: i64,
+    /// Publishing and settling.
+    pub finalize_ms: i64,
+}
+
+/// Takes a clip from `processing` to `ready`, once; false if it is not `processing` any more. Its reservation is
+/// settled by [`super::quota::settle`] in the same transaction.
+pub async fn make_ready(
+    tx: &Tx,
+    id: &ClipId,
+    done: &Finished,
+    phases: Phases,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Ready),
+        error_code: Set(None),
+        error_detail: Set(None),
+        starts_at: Set(Some(done.starts_at)),
+        ends_at: Set(Some(done.ends_at)),
+        duration_us: Set(Some(done.duration_us)),
+        preroll_ms: Set(done.preroll_ms),
+        shortfall_ms: Set(done.shortfall_ms),
+        gaps: Set(done.gaps.clone()),
+        size_bytes: Set(done.size_bytes),
+        reserved_bytes: Set(0),
+        checksum: Set(Some(done.checksum.clone())),
+        width: Set(Some(done.width)),
+        height: Set(Some(done.height)),
+        video_codec: Set(Some(done.video_codec.clone())),
+        audio_codec: Set(done.audio_codec.clone()),
+        has_poster: Set(done.has_poster),
+        queue_ms: Set(phases.queue_ms),
+        wait_ms: Set(phases.wait_ms),
+        pin_ms: Set(phases.pin_ms),
+        mux_ms: Set(phases.mux_ms),
+        finalize_ms: Set(phases.finalize_ms),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Processing], change).await
+}
+
+/// Takes a clip from `processing` to `failed`, once; false if it is not `processing` any more.
+pub async fn make_failed(
+    tx: &Tx,
+    id: &ClipId,
+    code: &str,
+    detail: &str,
+    gaps: Option<String>,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Failed),
+        error_code: Set(Some(code.to_owned())),
+        error_detail: Set(Some(detail.to_owned())),
+        gaps: gaps.map_or(NotSet, Set),
+        reserved_bytes: Set(0),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Processing], change).await
+}
+
+/// Takes a clip from `failed` back to `processing` with a new reservation, once.
+pub async fn make_processing_again(
+    tx: &Tx,
+    id: &ClipId,
+    reserved_bytes: i64,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Processing),
+        error_code: Set(None),
+        error_detail: Set(None),
+        gaps: Set("[]".to_owned()),
+        reserved_bytes: Set(reserved_bytes),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Failed], change).await
+}
+
+/// Changes what its owner may change; `raise_generation` voids the links made so far. False if there is no such clip.
+pub async fn amend(
+    tx: &Tx,
+    id: &ClipId,
+    title: Option<String>,
+    visibility: Option<Visibility>,
+    raise_generation: bool,
+    now: Timestamp,
+) -> Result<bool> {
+    let mut update = Entity::update_many().set(ActiveModel {
+        title: title.map_or(NotSet, Set),
+        visibility: visibility.map_or(NotSet, Set),
+        updated_at: Set(now),
+        ..Default::default()
+    });
+    if raise_generation {
+        update =
+            update.col_expr(Column::LinkGeneration, super::schema::plus(Column::LinkGeneration, 1));
+    }
+    let outcome = update
+        .filter(Column::Id.eq(id.clone()))
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("amending a clip", error))?;
     Ok(outcome.rows_affected > 0)
 }

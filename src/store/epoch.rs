@@ -1,7 +1,7 @@
 //! Epochs: the part of a session recorded by one egress. The row is written before the egress is asked for, so that
 //! whoever inserts the number starts it, once, and a crash leaves a row that says what to look for.
 
-use sea_orm::{ActiveValue::NotSet, QueryOrder, entity::prelude::*};
+use sea_orm::{ActiveValue::NotSet, Condition, QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{Conn, columns, db_error, is_unique_violation};
 use crate::{
@@ -143,6 +143,26 @@ pub async fn list_open<C: Conn>(db: &C) -> Result<Vec<Model>> {
         .all(db)
         .await
         .map_err(|error| db_error("listing open epochs", error))
+}
+
+/// Sessions whose epochs may still bring segments: not over, or over since `ended_after`.
+pub async fn list_sessions_recording<C: Conn>(
+    db: &C,
+    ended_after: Timestamp,
+) -> Result<Vec<SessionId>> {
+    Entity::find()
+        .select_only()
+        .column(Column::SessionId)
+        .distinct()
+        .filter(
+            Condition::any()
+                .add(Column::Status.ne(EpochStatus::Ended))
+                .add(Column::EndedAt.gt(ended_after)),
+        )
+        .into_tuple::<SessionId>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing sessions that record", error))
 }
 
 /// The epoch of that egress.

@@ -1,7 +1,7 @@
 //! Answers kept for repeated requests with the same `Idempotency-Key`: one per user, route and key. The first
 //! request holds the row while it runs; only an accepted answer stays.
 
-use sea_orm::{ActiveValue::Set, entity::prelude::*, sea_query::OnConflict};
+use sea_orm::{ActiveValue::Set, Condition, entity::prelude::*, sea_query::OnConflict};
 
 use super::{Conn, db_error};
 use crate::{
@@ -106,14 +106,17 @@ pub async fn release<C: Conn>(db: &C, user: &UserId, route: &str, key: &str) -> 
         .map_err(|error| db_error("freeing an idempotency key", error))
 }
 
-/// Frees a key whose first request is dead; false if it is alive or done.
+/// Frees a key whose first request is dead or whose answer is no longer kept; false if it is alive or kept.
 pub async fn release_dead<C: Conn>(db: &C, row: &Model, now: Timestamp) -> Result<bool> {
     let outcome = Entity::delete_many()
         .filter(Column::UserId.eq(row.user_id.clone()))
         .filter(Column::Route.eq(row.route.clone()))
         .filter(Column::Key.eq(row.key.clone()))
-        .filter(Column::Status.is_null())
-        .filter(Column::LeaseUntil.lt(now))
+        .filter(
+            Condition::any()
+                .add(Condition::all().add(Column::Status.is_null()).add(Column::LeaseUntil.lt(now)))
+                .add(Column::ExpiresAt.lte(now)),
+        )
         .exec(db)
         .await
         .map_err(|error| db_error("freeing a dead idempotency key", error))?;

@@ -114,6 +114,28 @@ pub async fn enqueue_render(
         .map_err(|error| db_error("enqueueing a job", error))
 }
 
+/// Queued jobs whose moment has come, and running ones whose lease ran out.
+fn due(now: Timestamp) -> Condition {
+    let queued =
+        Condition::all().add(Column::State.eq(JobState::Queued)).add(Column::RunAfter.lte(now));
+    let abandoned =
+        Condition::all().add(Column::State.eq(JobState::Running)).add(Column::LeaseUntil.lt(now));
+    Condition::any().add(queued).add(abandoned)
+}
+
+/// Whether there is a job to lease: a read, so that looking often costs no writer's turn.
+pub async fn any_due<C: Conn>(db: &C, now: Timestamp) -> Result<bool> {
+    let found = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(due(now))
+        .into_tuple::<JobId>()
+        .one(db)
+        .await
+        .map_err(|error| db_error("looking for due jobs", error))?;
+    Ok(found.is_some())
+}
+
 /// Leases up to `count` due jobs: queued ones whose moment has come, running ones whose lease ran out.
 pub async fn lease(
     db: &Db,
@@ -123,19 +145,10 @@ pub async fn lease(
     until: Timestamp,
 ) -> Result<Vec<Model>> {
     let tx = db.begin().await?;
-    let due = Condition::any()
-        .add(
-            Condition::all().add(Column::State.eq(JobState::Queued)).add(Column::RunAfter.lte(now)),
-        )
-        .add(
-            Condition::all()
-                .add(Column::State.eq(JobState::Running))
-                .add(Column::LeaseUntil.lt(now)),
-        );
     let candidates = Query::select()
         .column(Column::Id)
         .from(Entity)
-        .cond_where(due)
+        .cond_where(due(now))
         .order_by(Column::RunAfter, sea_orm::Order::Asc)
         .limit(count)
         // left out by the builder on SQLite, where the transaction is the lock
@@ -304,6 +317,14 @@ pub async fn requeue<C: Conn>(db: &C, id: &JobId, now: Timestamp) -> Result<bool
         .await
         .map_err(|error| db_error("requeueing a job", error))?;
     Ok(outcome.rows_affected > 0)
+}
+
+/// Whether the lease still is `owner`'s (it may have run out, as long as nobody else took it).
+pub async fn is_ours<C: Conn>(db: &C, id: &JobId, owner: &str) -> Result<bool> {
+    let found = find(db, id).await?;
+    Ok(found.is_some_and(|job| {
+        job.state == JobState::Running && job.lease_owner.as_deref() == Some(owner)
+    }))
 }
 
 /// The job of that id.

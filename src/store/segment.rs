@@ -157,6 +157,50 @@ pub async fn list_of_epoch<C: Conn>(db: &C, session: &SessionId, epoch: i32) -> 
         .map_err(|error| db_error("listing an epoch's segments", error))
 }
 
+/// What the indexer asks of a row; without the long columns, as it asks often.
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+pub struct Brief {
+    /// The number in its name.
+    pub number: i64,
+    /// What it is good for.
+    pub state: SegmentState,
+    /// First picture, 90 kHz, unwrapped.
+    pub pts_start: i64,
+    /// End of the last picture, 90 kHz, unwrapped.
+    pub pts_end: i64,
+    /// First picture, screen time.
+    pub starts_at: Timestamp,
+    /// PROGRAM-DATE-TIME, egress host clock.
+    pub label_at: Timestamp,
+    /// When it was indexed, our clock.
+    pub indexed_at: Timestamp,
+    /// Set when its bytes are to go.
+    pub condemned_at: Option<Timestamp>,
+}
+
+/// Every row of one epoch, condemned ones too, by number, in brief.
+pub async fn list_brief<C: Conn>(db: &C, session: &SessionId, epoch: i32) -> Result<Vec<Brief>> {
+    Entity::find()
+        .select_only()
+        .columns([
+            Column::Number,
+            Column::State,
+            Column::PtsStart,
+            Column::PtsEnd,
+            Column::StartsAt,
+            Column::LabelAt,
+            Column::IndexedAt,
+            Column::CondemnedAt,
+        ])
+        .filter(Column::SessionId.eq(session.clone()))
+        .filter(Column::Epoch.eq(epoch))
+        .order_by_asc(Column::Number)
+        .into_model::<Brief>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing an epoch's segments", error))
+}
+
 /// The segments that touch a window and are not condemned, in order of epoch and number.
 pub async fn list_touching<C: Conn>(
     db: &C,

@@ -1,0 +1,399 @@
+//! Accepts a capture: may the caller, what window does he mean, is it there, is there room. Then one transaction, in
+//! which pin, reservation, clip, job and the answer to repeats appear together. Nothing slow happens here; the clip
+//! itself is made by [`super::render`].
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Deps, authorize, crash, disk, idempotency, index, material::Material};
+use crate::{
+    access::{Caller, Permission},
+    domain::{
+        id::{ClipId, SessionId},
+        lifecycle::{ClipStatus, SessionStatus},
+        names,
+        selection::{self, Coverage, Gap, Plan, Selection},
+        text_enum::text_enum,
+        time::{Timestamp, Window},
+        window::{MediaEnd, Precision, ResolvedWindow, WindowRequest, WindowRules, resolve_window},
+    },
+    error::{Code, Error, Result},
+    store::{self, Tx, clip, job, pin, quota, session},
+};
+
+pub use crate::store::clip::{Model as Clip, Visibility};
+
+/// Leases a job may take before its clip has failed.
+pub const MAX_ATTEMPTS: i32 = 3;
+/// Bytes per second that a session is taken to need before any segment of it is known (8 Mbit/s).
+const RATE_UNKNOWN: u64 = 1_000_000;
+/// How often a caller who waits looks again when no bell rings (the clip may be made on another replica).
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+text_enum!(
+    /// What to do about holes in the window.
+    GapPolicy {
+        /// Cut them out and list them.
+        Skip = "skip",
+        /// Make no clip.
+        Refuse = "refuse",
+    }
+);
+
+/// A capture as asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// From which session.
+    pub session_id: SessionId,
+    /// Which part.
+    pub window: WindowRequest,
+    /// What to do about holes.
+    pub gap_policy: GapPolicy,
+    /// The owner's words; a default names the moment.
+    pub title: Option<String>,
+    /// Who may see it; private unless said.
+    pub visibility: Option<Visibility>,
+    /// The key under which the answer is kept.
+    pub claim: Option<idempotency::Claim>,
+    /// For rows and logs.
+    pub request_id: Option<String>,
+}
+
+/// Accepts a capture whose request arrived at `arrived_at`; the clip answered is `processing`.
+///
+/// The future must run to its end once polled (spawn it): a caller who hangs up must not tear it apart.
+///
+/// # Errors
+/// `not_found`, `not_owner`, `permission_denied`, `window_invalid`, `no_segments_in_range`, `no_usable_segments`,
+/// `window_has_gaps`, `quota_exceeded`, `insufficient_disk`, `validation_failed`.
+pub async fn capture(
+    deps: &Deps,
+    caller: &Caller,
+    request: Request,
+    arrived_at: Timestamp,
+) -> Result<Clip> {
+    let accepted = accept(deps, caller, request, arrived_at).await;
+    let outcome = accepted.as_ref().map_or_else(|error| error.code().as_str(), |_| "accepted");
+    metrics::counter!("livekit_replay_captures_total", "outcome" => outcome).increment(1);
+    let clip = accepted?;
+    crash::point("after-accept-commit");
+    tracing::info!(
+        clip.id = %clip.id, session.id = %clip.session_id, reserved_bytes = clip.reserved_bytes,
+        "capture accepted"
+    );
+    deps.wake.jobs.notify_waiters();
+    // repeats of this request wait on this bell
+    deps.wake.clips.notify_waiters();
+    Ok(clip)
+}
+
+async fn accept(
+    deps: &Deps,
+    caller: &Caller,
+    request: Request,
+    arrived_at: Timestamp,
+) -> Result<Clip> {
+    let session = load_own(deps, caller, &request.session_id).await?;
+    let community = session.community_id.as_ref();
+    authorize::require(deps, caller, Permission::CaptureReplay, community).await?;
+    let title = title(request.title.as_deref(), arrived_at)?;
+    let visibility = request.visibility.unwrap_or(Visibility::Private);
+    check_visibility(visibility, session.community_id.is_some())?;
+    index::index_session(deps, &session.id).await?;
+    let free_bytes = disk::space(&deps.config.storage.clips).await?.free_bytes;
+
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    if !session::lock_for_pins(&tx, &session.id).await? {
+        return Err(Error::not_found("session"));
+    }
+    let material = Material::load(&tx, &session.id).await?;
+    let resolved = resolve_window(&request.window, &rules(deps, &material.session, arrived_at))?;
+    let found = judge(&material, &resolved, request.gap_policy, now)?;
+    let needed = found.needed_bytes(&material, resolved.window);
+    let reserved_bytes = i64::try_from(needed).unwrap_or(i64::MAX);
+    check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
+    reserve(&tx, deps, &material.session, reserved_bytes, now).await?;
+
+    let row = clip_row(&material.session, &resolved, &request, title, visibility, now);
+    let clip = Clip { reserved_bytes, ..row };
+    if !clip::insert(&tx, clip.clone()).await? {
+        return Err(Error::internal("inserting a clip", "its new id exists already"));
+    }
+    let pinned = pin_window(deps, found.plan.as_ref(), &material, resolved.window);
+    pin::insert(&tx, &clip.session_id, &clip.id, pinned, now).await?;
+    job::enqueue_render(&tx, &clip.id, MAX_ATTEMPTS, request.request_id.clone(), now).await?;
+    if let Some(claim) = &request.claim {
+        idempotency::keep_in(&tx, claim, kept_answer(&clip.id)).await?;
+    }
+    store::commit(tx).await?;
+    Ok(clip)
+}
+
+/// What a repeat of an accepted capture is told: which clip it was. The door answers with that clip as it then is.
+fn kept_answer(id: &ClipId) -> idempotency::Kept {
+    idempotency::Kept {
+        status: 202,
+        body: json!({ "clipId": id }).to_string(),
+        location: Some(id.as_str().to_owned()),
+    }
+}
+
+/// The caller's own session. Who may see it without owning it learns that it is not his.
+async fn load_own(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
+    let session = session::load(deps.db.conn(), id).await?;
+    if session.user_id == caller.user_id {
+        return if session.discard { Err(Error::not_found("session")) } else { Ok(session) };
+    }
+    let community = session.community_id.as_ref();
+    if authorize::allowed(deps, caller, Permission::ManageReplayLimits, community).await? {
+        return Err(Error::new(Code::NotOwner, "Only its owner can capture from this session."));
+    }
+    Err(Error::not_found("session"))
+}
+
+/// `community` needs one.
+pub(super) fn check_visibility(visibility: Visibility, has_community: bool) -> Result<()> {
+    if visibility == Visibility::Community && !has_community {
+        return Err(Error::invalid_field("visibility", "the clip belongs to no community"));
+    }
+    Ok(())
+}
+
+fn title(asked: Option<&str>, arrived_at: Timestamp) -> Result<String> {
+    let Some(asked) = asked.filter(|title| !title.trim().is_empty()) else {
+        // 2026-11-20T10:00:00.000Z -> 2026-11-20 10:00
+        let time = arrived_at.to_rfc3339();
+        return Ok(format!("Replay {}", time.get(..16).unwrap_or(&time).replace('T', " ")));
+    };
+    names::check_title("title", asked)?;
+    Ok(asked.to_owned())
+}
+
+fn rules(deps: &Deps, session: &session::Model, arrived_at: Timestamp) -> WindowRules {
+    let media_end = match session.status {
+        status if status.holds_place() => MediaEnd::Live,
+        SessionStatus::Stopping => {
+            MediaEnd::Stopping { ended_at: session.ended_at.unwrap_or(arrived_at) }
+        }
+        _ => MediaEnd::Ended(session.media_ends_at),
+    };
+    WindowRules {
+        now: arrived_at,
+        session_started_at: session.started_at,
+        media_end,
+        buffer_minutes: u32::try_from(deps.config.buffer.length.as_secs() / 60).unwrap_or(u32::MAX),
+        clip_max_seconds: deps.config.limits.clip_max.as_secs(),
+    }
+}
+
+/// What of a window is there, and what may still come.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// None if nothing is there yet.
+    pub plan: Option<Plan>,
+    /// Whether more is to come.
+    pub coverage: Coverage,
+}
+
+impl Found {
+    /// Contract 3.5.
+    pub(super) fn needed_bytes(&self, material: &Material, window: Window) -> u64 {
+        let rate = match u64::try_from(material.session.highest_rate) {
+            Ok(known) if known > 0 => known,
+            _ => RATE_UNKNOWN,
+        };
+        let (epochs, segments) = (&material.epochs, &material.segments);
+        selection::reservation_bytes(window, epochs, segments, self.coverage, rate)
+    }
+}
+
+/// Refuses a window of which nothing is there and nothing will come, and known gaps if they are not wanted.
+pub(super) fn judge(
+    material: &Material,
+    resolved: &ResolvedWindow,
+    gap_policy: GapPolicy,
+    now: Timestamp,
+) -> Result<Found> {
+    let over = material.session_over();
+    let (epochs, segments) = (&material.epochs, &material.segments);
+    let coverage = selection::coverage(resolved.window, epochs, segments, now, over);
+    let planned = selection::plan(&select(material, resolved.window, resolved.precision));
+    let plan = match (planned, coverage) {
+        (Ok(plan), _) => Some(plan),
+        (Err(_), Coverage::Waiting { .. }) => None,
+        (Err(error), Coverage::Covered) => return Err(error),
+    };
+    if gap_policy == GapPolicy::Refuse {
+        // a hole at the edge of what is known may still be filled
+        let known_to = match coverage {
+            Coverage::Covered => resolved.window.to,
+            Coverage::Waiting { from } => from,
+        };
+        let gaps = plan.iter().flat_map(|plan| &plan.gaps);
+        let gaps: Vec<Gap> = gaps.filter(|gap| gap.to <= known_to).copied().collect();
+        if !gaps.is_empty() {
+            return Err(has_gaps(&gaps));
+        }
+    }
+    Ok(Found { plan, coverage })
+}
+
+/// What selection is asked.
+pub(super) fn select(material: &Material, window: Window, precision: Precision) -> Selection<'_> {
+    Selection {
+        window,
+        precision,
+        epochs: &material.epochs,
+        segments: &material.segments,
+        buffer_starts_at: material.buffer_starts_at(),
+    }
+}
+
+/// `window_has_gaps`.
+pub(super) fn has_gaps(gaps: &[Gap]) -> Error {
+    let list = serde_json::to_value(gaps).unwrap_or_default();
+    Error::new(Code::WindowHasGaps, "Parts of this window were not recorded.").with("gaps", list)
+}
+
+/// Reserves the clip's bytes with its owner's account.
+pub(super) async fn reserve(
+    tx: &Tx,
+    deps: &Deps,
+    session: &session::Model,
+    bytes: i64,
+    now: Timestamp,
+) -> Result<()> {
+    let default = deps.config.limits.user_quota_bytes;
+    let Err(account) = quota::reserve(tx, &session.user_id, bytes, default, now).await? else {
+        return Ok(());
+    };
+    Err(quota_exceeded(&account, default, bytes))
+}
+
+/// `quota_exceeded` with the account as it stands.
+pub(super) fn quota_exceeded(account: &quota::Model, default: i64, needed: i64) -> Error {
+    Error::new(Code::QuotaExceeded, "This clip does not fit into your quota; delete some clips.")
+        .with("usedBytes", account.used_bytes)
+        .with("reservedBytes", account.reserved_bytes)
+        .with("quotaBytes", account.quota_bytes.unwrap_or(default))
+        .with("neededBytes", needed)
+}
+
+/// What must stay on disk: the window, the key frame region in front of it, and one segment more at either end
+/// (sound lies up to a segment away from its pictures).
+pub(super) fn pin_window(
+    deps: &Deps,
+    plan: Option<&Plan>,
+    material: &Material,
+    window: Window,
+) -> Window {
+    let segment = deps.config.buffer.segment;
+    let decode_from = plan
+        .into_iter()
+        .flat_map(|plan| &plan.parts)
+        .filter_map(|part| material.rows.get(*part.segments.first()?).map(|row| row.starts_at));
+    let from = decode_from.min().map_or(window.from, |from| from.min(window.from));
+    Window::new(from.minus(segment), window.to.plus(segment))
+}
+
+fn clip_row(
+    session: &session::Model,
+    resolved: &ResolvedWindow,
+    request: &Request,
+    title: String,
+    visibility: Visibility,
+    now: Timestamp,
+) -> Clip {
+    Clip {
+        id: ClipId::generate(),
+        session_id: session.id.clone(),
+        user_id: session.user_id.clone(),
+        community_id: session.community_id.clone(),
+        room_name: session.room_name.clone(),
+        title,
+        visibility,
+        status: ClipStatus::Processing,
+        error_code: None,
+        error_detail: None,
+        requested_from: resolved.window.from,
+        requested_to: resolved.window.to,
+        starts_at: None,
+        ends_at: None,
+        duration_us: None,
+        precision: precision_name(resolved.precision).to_owned(),
+        gap_policy: request.gap_policy.as_str().to_owned(),
+        preroll_ms: 0,
+        shortfall_ms: 0,
+        gaps: "[]".to_owned(),
+        size_bytes: 0,
+        reserved_bytes: 0,
+        checksum: None,
+        width: None,
+        height: None,
+        video_codec: None,
+        audio_codec: None,
+        has_poster: false,
+        cancelled: false,
+        link_generation: 0,
+        queue_ms: 0,
+        wait_ms: 0,
+        pin_ms: 0,
+        mux_ms: 0,
+        finalize_ms: 0,
+        request_id: request.request_id.clone(),
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Keyframe => "keyframe",
+        Precision::Exact => "exact",
+    }
+}
+
+/// The precision of a clip's row.
+pub(super) fn precision_of(clip: &Clip) -> Precision {
+    if clip.precision == "exact" { Precision::Exact } else { Precision::Keyframe }
+}
+
+/// The gap policy of a clip's row.
+pub(super) fn gap_policy_of(clip: &Clip) -> GapPolicy {
+    GapPolicy::from_name(&clip.gap_policy).unwrap_or(GapPolicy::Skip)
+}
+
+/// `insufficient_disk` if a clip does not fit.
+pub(super) fn check_disk(free_bytes: u64, needed_bytes: u64) -> Result<()> {
+    if free_bytes >= needed_bytes {
+        return Ok(());
+    }
+    Err(Error::new(Code::InsufficientDisk, "The server's disk has no room for this clip.")
+        .with("freeBytes", free_bytes)
+        .with("neededBytes", needed_bytes))
+}
+
+/// Waits until the clip has left `processing`, at most `longest`; answers it as it is then, or nothing if it was
+/// deleted meanwhile.
+pub async fn settled(deps: &Deps, id: &ClipId, longest: Duration) -> Result<Option<Clip>> {
+    let deadline = tokio::time::Instant::now() + longest;
+    loop {
+        let bell = deps.wake.clips.notified();
+        tokio::pin!(bell);
+        // from here on no ring is missed
+        bell.as_mut().enable();
+        let found = clip::find(deps.db.conn(), id).await?;
+        let waiting = found.as_ref().is_some_and(|clip| clip.status == ClipStatus::Processing);
+        if !waiting || tokio::time::Instant::now() >= deadline {
+            return Ok(found);
+        }
+        tokio::select! {
+            () = bell => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = deps.stop.cancelled() => return Ok(found),
+        }
+    }
+}

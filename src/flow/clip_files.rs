@@ -1,0 +1,249 @@
+//! A clip's files: where they lie, the record beside the video, and the order in which they come and go.
+//!
+//! `<clips>/<user-key>/<clipId>.mp4`, `.json` (the record), `.jpg` (the poster). A record with its video is what
+//! gives a clip its row back after the database is lost; so a deletion first renames the record to `.deleted`, then
+//! deletes the row, then the files. The order and its crash cases are written down in `docs/invariants.md`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Deps, capture::Clip};
+use crate::{
+    domain::{
+        id::{ClipId, CommunityId, InstanceId, RoomName, SessionId, UserId},
+        keys,
+        lifecycle::ClipStatus,
+        time::Timestamp,
+    },
+    error::{Error, Result},
+    media::publish,
+    store::clip::{self, Visibility},
+};
+
+/// The version of the record that this binary writes.
+const VERSION: u32 = 1;
+
+/// Where a clip's files are (or would be).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipFiles {
+    /// The video.
+    pub video: PathBuf,
+    /// Its record.
+    pub record: PathBuf,
+    /// What the record becomes when the clip is being deleted.
+    pub tombstone: PathBuf,
+    /// The poster.
+    pub poster: PathBuf,
+}
+
+impl ClipFiles {
+    /// The places of a user's clip.
+    ///
+    /// # Errors
+    /// `not_found` for an id that is none of ours.
+    pub fn of(deps: &Deps, user: &UserId, clip: &ClipId) -> Result<ClipFiles> {
+        let root = &deps.config.storage.clips;
+        let record = root.join(keys::sidecar_path(user, clip)?);
+        Ok(ClipFiles {
+            video: root.join(keys::clip_path(user, clip)?),
+            tombstone: record.with_extension("deleted"),
+            record,
+            poster: root.join(keys::thumbnail_path(user, clip)?),
+        })
+    }
+
+    /// Takes the record away, so that nothing brings the clip back. Answers whether there was one.
+    ///
+    /// # Errors
+    /// `storage_unavailable`.
+    pub async fn entomb(&self) -> Result<bool> {
+        if publish::size(&self.record).await?.is_none() {
+            return Ok(false);
+        }
+        publish::publish(&self.record, &self.tombstone).await.map(|()| true)
+    }
+
+    /// Undoes [`entomb`](Self::entomb).
+    ///
+    /// # Errors
+    /// `storage_unavailable`.
+    pub async fn exhume(&self) -> Result<()> {
+        if publish::size(&self.tombstone).await?.is_none() {
+            return Ok(());
+        }
+        publish::publish(&self.tombstone, &self.record).await
+    }
+
+    /// Removes all of a clip's files whose row is gone (or `failed`); the tombstone last, because it is what tells
+    /// that the others are to go. Answers the bytes of the video.
+    ///
+    /// # Errors
+    /// `storage_unavailable`; call it again.
+    pub async fn remove_all(&self) -> Result<u64> {
+        let size = publish::size(&self.video).await?.unwrap_or(0);
+        for file in [&self.record, &self.poster, &self.video, &self.tombstone] {
+            publish::remove(file).await?;
+        }
+        Ok(size)
+    }
+}
+
+/// A ready clip as it is written beside its video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Of this format.
+    pub version: u32,
+    /// Whose store this is.
+    pub instance_id: InstanceId,
+    /// The clip.
+    pub clip_id: ClipId,
+    /// Cut from.
+    pub session_id: SessionId,
+    /// The owner.
+    pub user_id: UserId,
+    /// The tenant.
+    pub community_id: Option<CommunityId>,
+    /// The room.
+    pub room_name: RoomName,
+    /// The owner's words.
+    pub title: String,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// The window asked for.
+    pub requested_from: Timestamp,
+    /// The window asked for.
+    pub requested_to: Timestamp,
+    /// Screen time of the first frame.
+    pub starts_at: Option<Timestamp>,
+    /// Screen time of the end of the last frame.
+    pub ends_at: Option<Timestamp>,
+    /// Presented length.
+    pub duration_us: Option<i64>,
+    /// `keyframe` or `exact`.
+    pub precision: String,
+    /// `skip` or `refuse`.
+    pub gap_policy: String,
+    /// How much earlier than asked it starts.
+    pub preroll_ms: i64,
+    /// How much of the tail never came.
+    pub shortfall_ms: i64,
+    /// The gaps.
+    pub gaps: Value,
+    /// Bytes of the video.
+    pub size_bytes: i64,
+    /// Hash of the video.
+    pub checksum: Option<String>,
+    /// Pixels.
+    pub width: Option<i32>,
+    /// Pixels.
+    pub height: Option<i32>,
+    /// `h264`.
+    pub video_codec: Option<String>,
+    /// `aac`, absent without audio.
+    pub audio_codec: Option<String>,
+    /// Whether there is a poster.
+    pub has_poster: bool,
+    /// Accepted.
+    pub created_at: Timestamp,
+}
+
+impl Record {
+    /// The record of a clip's row.
+    pub fn of(deps: &Deps, clip: &Clip) -> Record {
+        Record {
+            version: VERSION,
+            instance_id: deps.instance.clone(),
+            clip_id: clip.id.clone(),
+            session_id: clip.session_id.clone(),
+            user_id: clip.user_id.clone(),
+            community_id: clip.community_id.clone(),
+            room_name: clip.room_name.clone(),
+            title: clip.title.clone(),
+            visibility: clip.visibility,
+            requested_from: clip.requested_from,
+            requested_to: clip.requested_to,
+            starts_at: clip.starts_at,
+            ends_at: clip.ends_at,
+            duration_us: clip.duration_us,
+            precision: clip.precision.clone(),
+            gap_policy: clip.gap_policy.clone(),
+            preroll_ms: clip.preroll_ms,
+            shortfall_ms: clip.shortfall_ms,
+            gaps: serde_json::from_str(&clip.gaps).unwrap_or_default(),
+            size_bytes: clip.size_bytes,
+            checksum: clip.checksum.clone(),
+            width: clip.width,
+            height: clip.height,
+            video_codec: clip.video_codec.clone(),
+            audio_codec: clip.audio_codec.clone(),
+            has_poster: clip.has_poster,
+            created_at: clip.created_at,
+        }
+    }
+
+    /// Reads a record; `None` if it is not one of ours that this binary understands.
+    pub fn parse(bytes: &[u8], instance: &InstanceId) -> Option<Record> {
+        let record: Record = serde_json::from_slice(bytes).ok()?;
+        (record.version == VERSION && record.instance_id == *instance).then_some(record)
+    }
+
+    /// The row that a record gives back: `ready`, and private whatever it was, because nobody can say whether its
+    /// owner had narrowed it since.
+    pub fn into_row(self, now: Timestamp) -> clip::Model {
+        clip::Model {
+            id: self.clip_id,
+            session_id: self.session_id,
+            user_id: self.user_id,
+            community_id: self.community_id,
+            room_name: self.room_name,
+            title: self.title,
+            visibility: Visibility::Private,
+            status: ClipStatus::Ready,
+            error_code: None,
+            error_detail: None,
+            requested_from: self.requested_from,
+            requested_to: self.requested_to,
+            starts_at: self.starts_at,
+            ends_at: self.ends_at,
+            duration_us: self.duration_us,
+            precision: self.precision,
+            gap_policy: self.gap_policy,
+            preroll_ms: self.preroll_ms,
+            shortfall_ms: self.shortfall_ms,
+            gaps: self.gaps.to_string(),
+            size_bytes: self.size_bytes,
+            reserved_bytes: 0,
+            checksum: self.checksum,
+            width: self.width,
+            height: self.height,
+            video_codec: self.video_codec,
+            audio_codec: self.audio_codec,
+            has_poster: self.has_poster,
+            cancelled: false,
+            // links made before the row was lost stay void
+            link_generation: 1,
+            queue_ms: 0,
+            wait_ms: 0,
+            pin_ms: 0,
+            mux_ms: 0,
+            finalize_ms: 0,
+            request_id: None,
+            created_at: self.created_at,
+            updated_at: now,
+        }
+    }
+}
+
+/// Writes a ready clip's record, whole or not at all.
+///
+/// # Errors
+/// `storage_unavailable`; the record that was there is untouched.
+pub async fn write_record(deps: &Deps, clip: &Clip) -> Result<()> {
+    let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
+    let bytes = serde_json::to_vec_pretty(&Record::of(deps, clip))
+        .map_err(|error| Error::internal("writing a clip's record", error))?;
+    publish::write_whole(&files.record, bytes).await
+}

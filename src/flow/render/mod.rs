@@ -1,0 +1,274 @@
+//! Makes a clip: wait for the tail, plan, link the segments, cut, publish and settle. A job may run twice, or be run
+//! by two workers for a moment; whatever happens, one transaction decides once ([`settle`]), and nothing becomes
+//! visible before it.
+
+mod settle;
+mod tail;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Deps,
+    capture::{Clip, GapPolicy, gap_policy_of, has_gaps, precision_of, select},
+    crash,
+    material::Material,
+    work::Leased,
+};
+use crate::{
+    domain::{lifecycle::ClipStatus, selection, time::Window, window::Precision},
+    error::{Code, Error, Result},
+    media::{
+        compose::{self, CutPart, SegmentFile},
+        cut::{self, CutOutcome, CutRequest},
+        ffmpeg::{Ffmpeg, Limits},
+        poster,
+    },
+    store::{
+        clip::{self, Phases},
+        job,
+    },
+};
+
+/// A clip is never given less time than this.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+/// For the poster, which nobody waits for gladly.
+const POSTER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// One attempt at one clip.
+struct Attempt<'a> {
+    deps: &'a Deps,
+    leased: &'a Leased,
+    clip: Clip,
+    cancel: &'a CancellationToken,
+    work_dir: PathBuf,
+    phases: Phases,
+}
+
+/// What an attempt has to cut.
+struct Planned {
+    material: Material,
+    plan: selection::Plan,
+}
+
+/// Runs a render job. `Ok` also when there was nothing to do (deleted meanwhile, or done by an earlier attempt).
+/// FFmpeg runs only while a permit of `workers` is held; waiting for late segments takes none.
+///
+/// # Errors
+/// What the attempt failed with; whether it is worth another one, the error says. `cancelled` if `cancel` was.
+pub async fn render(
+    deps: &Deps,
+    leased: &Leased,
+    workers: &Semaphore,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let now = deps.clock.now();
+    let found = match &leased.job.clip_id {
+        Some(id) => clip::find(deps.db.conn(), id).await?,
+        None => None,
+    };
+    let Some(clip) = found.filter(|clip| clip.status == ClipStatus::Processing) else {
+        return job::finish(deps.db.conn(), &leased.job.id, &leased.owner, now).await.map(drop);
+    };
+    if leased.job.attempts > leased.job.max_attempts {
+        // its workers died every time: a further attempt would only kill one more
+        return Err(Error::internal("making a clip", "every attempt so far ended with its worker"));
+    }
+    let queue_ms = millis(leased.job.created_at.max(clip.created_at), now);
+    let name = format!("{}-{}", clip.id, leased.job.attempts);
+    let work_dir = deps.work_dir().join(name);
+    let phases = Phases { queue_ms, ..Phases::default() };
+    let mut attempt = Attempt { deps, leased, clip, cancel, work_dir, phases };
+    let outcome = attempt.run(workers).await;
+    attempt.clean_up().await;
+    outcome
+}
+
+impl Attempt<'_> {
+    async fn run(&mut self, workers: &Semaphore) -> Result<()> {
+        let began = Instant::now();
+        let material = tail::wait(self.deps, &self.clip, self.cancel).await?;
+        self.phases.wait_ms = elapsed_ms(began);
+        let planned = self.plan(material)?;
+
+        let began = Instant::now();
+        let parts = self.link(&planned).await?;
+        self.phases.pin_ms = elapsed_ms(began);
+
+        let outcome = {
+            let permit = workers.acquire();
+            let _permit = tokio::select! {
+                permit = permit => permit.map_err(|_| cancelled())?,
+                () = self.cancel.cancelled() => return Err(cancelled()),
+            };
+            let began = Instant::now();
+            let outcome = self.cut(parts).await?;
+            self.phases.mux_ms = elapsed_ms(began);
+            crash::point("during-mux");
+            outcome
+        };
+        let began = Instant::now();
+        let has_poster = self.poster(&outcome).await;
+        let done = settle::finished(&self.clip, &planned, &outcome, has_poster)?;
+        self.phases.finalize_ms = elapsed_ms(began);
+        self.settle(&done, &outcome.file).await
+    }
+
+    fn plan(&self, material: Material) -> Result<Planned> {
+        let window = Window::new(self.clip.requested_from, self.clip.requested_to);
+        let plan = selection::plan(&select(&material, window, precision_of(&self.clip)))?;
+        if gap_policy_of(&self.clip) == GapPolicy::Refuse && !plan.gaps.is_empty() {
+            return Err(has_gaps(&plan.gaps));
+        }
+        Ok(Planned { material, plan })
+    }
+
+    /// Hard links of the segments under names of ours: the second belt beside the pin. Where the stores are different
+    /// file systems the pin alone holds, and the originals are read.
+    async fn link(&self, planned: &Planned) -> Result<Vec<CutPart>> {
+        let buffer = self.deps.config.storage.buffer.clone();
+        let mut wanted: Vec<(PathBuf, PathBuf)> = Vec::new();
+        let mut parts = Vec::new();
+        for part in &planned.plan.parts {
+            let mut segments = Vec::new();
+            for index in &part.segments {
+                let row = &planned.material.rows[*index];
+                let epochs = &planned.material.epoch_rows;
+                let epoch =
+                    epochs.iter().find(|epoch| epoch.number == row.epoch).ok_or_else(|| {
+                        Error::internal("linking segments", "a segment without its epoch")
+                    })?;
+                let original = buffer.join(&epoch.path).join(&row.file_name);
+                let ours = self.work_dir.join(format!("{}-{}.ts", row.epoch, row.number));
+                segments
+                    .push(SegmentFile { path: ours.clone(), pts_start_unwrapped: row.pts_start });
+                wanted.push((original, ours));
+            }
+            parts.push(CutPart { segments, from_pts: part.from_pts, to_pts: part.to_pts });
+        }
+        let work_dir = self.work_dir.clone();
+        let linked = tokio::task::spawn_blocking(move || link_all(&work_dir, &wanted))
+            .await
+            .map_err(|error| Error::internal("linking segments", error))??;
+        if !linked {
+            for (part, planned_part) in parts.iter_mut().zip(&planned.plan.parts) {
+                for (file, index) in part.segments.iter_mut().zip(&planned_part.segments) {
+                    let row = &planned.material.rows[*index];
+                    let epochs = &planned.material.epoch_rows;
+                    if let Some(epoch) = epochs.iter().find(|epoch| epoch.number == row.epoch) {
+                        file.path = buffer.join(&epoch.path).join(&row.file_name);
+                    }
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    async fn cut(&self, parts: Vec<CutPart>) -> Result<CutOutcome> {
+        let window = Window::new(self.clip.requested_from, self.clip.requested_to);
+        let seconds = window.micros() as f64 / 1e6;
+        let deadline = Duration::from_secs_f64(
+            (seconds * self.deps.config.capture.deadline_factor).clamp(0.0, 1e6),
+        );
+        let request = CutRequest {
+            parts,
+            precision: match precision_of(&self.clip) {
+                Precision::Keyframe => compose::Precision::Keyframe,
+                Precision::Exact => compose::Precision::Exact,
+            },
+            work_dir: self.work_dir.clone(),
+            title: Some(self.clip.title.clone()),
+            started_at: Some(self.clip.requested_from),
+            deadline: deadline.max(SHORTEST_DEADLINE),
+            stall: self.deps.config.capture.stall,
+            max_bytes: u64::try_from(self.clip.reserved_bytes).ok(),
+            cancel: self.cancel.clone(),
+        };
+        cut::cut(&ffmpeg(), request).await
+    }
+
+    /// A clip without a poster is a good clip.
+    async fn poster(&self, outcome: &CutOutcome) -> bool {
+        let limits = Limits {
+            deadline: POSTER_DEADLINE,
+            stall: POSTER_DEADLINE,
+            cancel: self.cancel.clone(),
+        };
+        let out = self.poster_file();
+        let length = outcome.facts.duration_us;
+        let made = poster::poster(&ffmpeg(), &outcome.file, length, &out, &limits).await;
+        if let Err(error) = &made {
+            tracing::warn!(clip.id = %self.clip.id, error = error.chain(), "no poster");
+        }
+        made.is_ok()
+    }
+
+    fn poster_file(&self) -> PathBuf {
+        self.work_dir.join("poster.jpg")
+    }
+
+    /// Work files go whatever came of the attempt; what a crash leaves, the sweep of the work directory finds.
+    async fn clean_up(&self) {
+        let work_dir = self.work_dir.clone();
+        let removed =
+            tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(work_dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(clip.id = %self.clip.id, error = %error, "work files stay for now");
+        }
+    }
+}
+
+/// The FFmpeg on the search path.
+pub(super) fn ffmpeg() -> Ffmpeg {
+    Ffmpeg::new("ffmpeg")
+}
+
+/// Links every file; false if they cannot be linked (another file system, or one without links).
+fn link_all(work_dir: &Path, wanted: &[(PathBuf, PathBuf)]) -> Result<bool> {
+    let store = |error: std::io::Error| {
+        Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
+            .retryable()
+            .because(error)
+    };
+    std::fs::create_dir_all(work_dir).map_err(store)?;
+    for (original, ours) in wanted {
+        match std::fs::hard_link(original, ours) {
+            Ok(()) => {}
+            // two parts may share a segment
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::new(
+                    Code::StorageUnavailable,
+                    "A recorded segment cannot be read right now.",
+                )
+                .retryable()
+                .because(error));
+            }
+            Err(error) => {
+                tracing::debug!(error = %error, "segments cannot be linked, reading the originals");
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn cancelled() -> Error {
+    Error::new(Code::Cancelled, "The capture was cancelled.")
+}
+
+fn elapsed_ms(began: Instant) -> i64 {
+    i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
+fn millis(from: crate::domain::time::Timestamp, to: crate::domain::time::Timestamp) -> i64 {
+    (to.micros_since(from) / 1000).max(0)
+}

@@ -1,0 +1,79 @@
+//! Waits until the window is complete: segments come one to two lengths late, and a capture that asks for "the last
+//! seconds" asks for what is not on disk yet.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Clip, cancelled};
+use crate::{
+    domain::{
+        lifecycle::ClipStatus,
+        selection::{self, Coverage},
+        time::{Timestamp, Window},
+    },
+    error::Result,
+    flow::{
+        Deps, index,
+        material::{self, Material},
+    },
+    store::{clip, epoch},
+};
+
+/// Between two looks when no bell rings and segments are due.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// Between two looks while the window's end lies in the future.
+const LOOK_AHEAD: Duration = Duration::from_secs(1);
+
+/// Brings the index up to date until nothing more can come for the clip's window, or `capture.tail_wait` after the
+/// later of its end and its acceptance has passed; answers what is there then.
+///
+/// # Errors
+/// `cancelled` when asked to stop or when the clip is not wanted any more.
+pub(super) async fn wait(deps: &Deps, clip: &Clip, cancel: &CancellationToken) -> Result<Material> {
+    let window = Window::new(clip.requested_from, clip.requested_to);
+    let until = window.to.max(clip.created_at).plus(deps.config.capture.tail_wait);
+    loop {
+        let bell = deps.wake.jobs.notified();
+        tokio::pin!(bell);
+        bell.as_mut().enable();
+        let over = epochs_over(deps, clip).await?;
+        let indexed = index::index_session(deps, &clip.session_id).await;
+        let still = clip::find(deps.db.conn(), &clip.id).await?;
+        if still.is_none_or(|clip| clip.status != ClipStatus::Processing) {
+            return Err(cancelled());
+        }
+        let mut material = Material::load(deps.db.conn(), &clip.session_id).await?;
+        for epoch in &mut material.epochs {
+            // only an epoch that was over before we looked at its directory has all its segments indexed now
+            epoch.complete &= over.contains(&epoch.number);
+        }
+        let now = deps.clock.now();
+        match indexed {
+            Ok(_) if is_covered(&material, window, now) || now >= until => return Ok(material),
+            Ok(_) => {}
+            Err(error) if now >= until => return Err(error),
+            Err(error) => tracing::warn!(
+                session.id = %clip.session_id, error = error.chain(), "indexing failed, trying on"
+            ),
+        }
+        let pause = if now < window.to { LOOK_AHEAD } else { LOOK_AGAIN };
+        tokio::select! {
+            () = bell => {}
+            () = tokio::time::sleep(pause) => {}
+            () = cancel.cancelled() => return Err(cancelled()),
+        }
+    }
+}
+
+async fn epochs_over(deps: &Deps, clip: &Clip) -> Result<BTreeSet<u32>> {
+    let rows = epoch::list(deps.db.conn(), &clip.session_id).await?;
+    let over = rows.iter().filter(|row| material::is_complete(row));
+    Ok(over.filter_map(|row| u32::try_from(row.number).ok()).collect())
+}
+
+fn is_covered(material: &Material, window: Window, now: Timestamp) -> bool {
+    let over = material.session_over();
+    let (epochs, segments) = (&material.epochs, &material.segments);
+    selection::coverage(window, epochs, segments, now, over) == Coverage::Covered
+}

@@ -1,0 +1,161 @@
+//! The two stores as this process finds them: the way in, which no hung mount can block, and whether they answer.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use crate::{
+    config::Config,
+    domain::time::Timestamp,
+    error::{Code, Error, Result},
+    media::files::{Gate, Trouble},
+};
+
+/// How long one piece of ordinary file work may take.
+pub const FILE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Both stores.
+#[derive(Debug, Default)]
+pub struct Stores {
+    /// Segments.
+    pub buffer: Store,
+    /// Clips.
+    pub clips: Store,
+}
+
+/// Which store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Segments.
+    Buffer,
+    /// Clips.
+    Clips,
+}
+
+impl Which {
+    /// The name in health answers and figures.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Which::Buffer => "buffer",
+            Which::Clips => "clips",
+        }
+    }
+    /// Its root as this service sees it.
+    pub fn root(self, config: &Config) -> PathBuf {
+        match self {
+            Which::Buffer => config.storage.buffer.clone(),
+            Which::Clips => config.storage.clips.clone(),
+        }
+    }
+}
+
+/// One store.
+#[derive(Debug, Default)]
+pub struct Store {
+    /// The way in.
+    pub gate: Gate,
+    last: Mutex<Option<Probed>>,
+}
+
+/// How a store was last found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// When it was asked, our clock.
+    pub at: Timestamp,
+    /// How long it took to write, read and delete a small file.
+    pub took: Duration,
+    /// Why it cannot be used; `None` = it can.
+    pub trouble: Option<String>,
+    /// Free and total bytes of its file system, where it answered.
+    pub space: Option<Space>,
+}
+
+/// Room on a file system, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Space {
+    /// What we may still write.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
+}
+
+impl Space {
+    /// Used part in percent, as `df` counts it: rounded up.
+    pub fn used_percent(&self) -> u8 {
+        let used = self.total.saturating_sub(self.free);
+        let percent = (u128::from(used) * 100).div_ceil(u128::from(self.total.max(1)));
+        u8::try_from(percent).unwrap_or(100)
+    }
+}
+
+impl Stores {
+    /// The one of that name.
+    pub fn get(&self, which: Which) -> &Store {
+        match which {
+            Which::Buffer => &self.buffer,
+            Which::Clips => &self.clips,
+        }
+    }
+
+    /// Refuses what needs the store while the probe finds it unusable.
+    ///
+    /// # Errors
+    /// [`Code::StorageUnavailable`].
+    pub fn demand(&self, which: Which) -> Result<()> {
+        match self.get(which).last() {
+            Some(Probed { trouble: Some(trouble), .. }) => Err(unavailable(which, trouble)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store {
+    /// How it was last found; `None` before the first probe.
+    pub fn last(&self) -> Option<Probed> {
+        self.last.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    /// Keeps how it was found.
+    pub fn keep(&self, probed: Probed) {
+        *self.last.lock().unwrap_or_else(|broken| broken.into_inner()) = Some(probed);
+    }
+}
+
+/// A store that cannot be used now; the cause goes to the log.
+pub fn unavailable(
+    which: Which,
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    let detail = format!("The {} store cannot be used at the moment.", which.as_str());
+    Error::new(Code::StorageUnavailable, detail)
+        .retry_after(Duration::from_secs(15))
+        .retryable()
+        .because(cause)
+}
+
+/// Runs blocking file work in a store under the ordinary deadline.
+///
+/// # Errors
+/// [`Code::StorageUnavailable`] when the store hangs or fails.
+pub async fn work<T: Send + 'static>(
+    stores: &Stores,
+    which: Which,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let answer = stores.get(which).gate.run(FILE_LIMIT, work).await;
+    answer.map_err(|trouble: Trouble| unavailable(which, trouble))
+}
+
+/// The absolute path of something of ours in the buffer; refuses what would leave it.
+///
+/// # Errors
+/// [`Code::Internal`]: rows hold nothing but paths we made.
+pub fn in_buffer(config: &Config, relative: &str) -> Result<PathBuf> {
+    if crate::media::files::stays_inside(relative) {
+        Ok(config.storage.buffer.join(Path::new(relative)))
+    } else {
+        Err(Error::internal("joining a path of the buffer", format!("{relative:?} leaves it")))
+    }
+}

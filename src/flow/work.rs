@@ -1,0 +1,128 @@
+//! Leases of jobs: taken, kept, given back, and what becomes of a clip whose job is given up.
+
+use std::time::Duration;
+
+use super::{Deps, capture::Clip, clip_files::ClipFiles, crash};
+use crate::{
+    domain::id::ClipId,
+    error::{Code, Error, Result},
+    store::{self, Engine, Tx, clip, job, pin, quota},
+};
+
+pub use crate::store::job::Model as Job;
+
+/// How long a lease lasts without renewal: what a job waits at most after its worker died.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// How often a lease is renewed.
+pub const RENEW: Duration = Duration::from_secs(10);
+
+/// A job that is ours for now.
+#[derive(Debug, Clone)]
+pub struct Leased {
+    /// The row as it was when leased.
+    pub job: Job,
+    /// Who we are; new with every lease, so that a lease which ran out here and was taken again here counts as lost.
+    pub owner: String,
+}
+
+/// Leases up to `count` due jobs.
+pub async fn lease(deps: &Deps, count: u64) -> Result<Vec<Leased>> {
+    let now = deps.clock.now();
+    if !job::any_due(deps.db.conn(), now).await? {
+        return Ok(Vec::new());
+    }
+    let owner = format!("{}/{}", deps.replica, uuid::Uuid::now_v7().simple());
+    let jobs = job::lease(&deps.db, &owner, count, now, now.plus(LEASE)).await?;
+    Ok(jobs.into_iter().map(|job| Leased { job, owner: owner.clone() }).collect())
+}
+
+/// Makes the leases of a process that died here run out at once. Only where this process is the only one.
+pub async fn take_over(deps: &Deps) -> Result<u64> {
+    match deps.db.engine() {
+        Engine::Sqlite => job::expire_leases(deps.db.conn(), deps.clock.now()).await,
+        Engine::Postgres => Ok(0),
+    }
+}
+
+/// Keeps the lease; false if it is lost.
+pub async fn renew(deps: &Deps, leased: &Leased) -> Result<bool> {
+    let until = deps.clock.now().plus(LEASE);
+    job::renew(deps.db.conn(), &leased.job.id, &leased.owner, until).await
+}
+
+/// Whether the lease still is ours.
+pub async fn is_ours(deps: &Deps, leased: &Leased) -> Result<bool> {
+    job::is_ours(deps.db.conn(), &leased.job.id, &leased.owner).await
+}
+
+/// Gives the job back because we stop; it is due at once and keeps its attempts.
+pub async fn hand_back(deps: &Deps, leased: &Leased) -> Result<()> {
+    let now = deps.clock.now();
+    job::give_back(deps.db.conn(), &leased.job, &leased.owner, now, None, now).await.map(drop)
+}
+
+/// After a failed attempt: another one later, or the end of the clip.
+pub async fn failed(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
+    let job = &leased.job;
+    if error.is_retryable() && job.attempts < job.max_attempts {
+        let now = deps.clock.now();
+        let due = now.plus(back_off(job.attempts));
+        let text = Some(error.chain());
+        let given = job::give_back(deps.db.conn(), job, &leased.owner, due, text, now).await?;
+        tracing::warn!(
+            job.id = %job.id, attempts = job.attempts, given, error = error.chain(),
+            "attempt failed, will be repeated"
+        );
+        return Ok(());
+    }
+    give_up(deps, leased, error).await
+}
+
+/// 1 s, 4 s, 9 s, …
+fn back_off(attempts: i32) -> Duration {
+    let attempts = u64::try_from(attempts.clamp(1, 10)).unwrap_or(1);
+    Duration::from_secs(attempts * attempts)
+}
+
+/// The end of a capture that could not be made: clip `failed`, reservation returned, pin with an end, in one
+/// transaction.
+async fn give_up(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    if !job::fail(&tx, &leased.job.id, &leased.owner, error.chain(), now).await? {
+        return store::rollback(tx).await;
+    }
+    if let Some(id) = &leased.job.clip_id
+        && let Some(clip) = clip::find(&tx, id).await?
+    {
+        fail_clip(&tx, deps, &clip, error).await?;
+    }
+    store::commit(tx).await?;
+    tracing::error!(
+        job.id = %leased.job.id, clip.id = leased.job.clip_id.as_ref().map(ClipId::as_str),
+        code = error.code().as_str(), error = error.chain(), "capture failed"
+    );
+    metrics::counter!("livekit_replay_clips_total", "outcome" => error.code().as_str())
+        .increment(1);
+    deps.wake.clips.notify_waiters();
+    Ok(())
+}
+
+async fn fail_clip(tx: &Tx, deps: &Deps, clip: &Clip, error: &Error) -> Result<()> {
+    let now = deps.clock.now();
+    // a cancelled attempt that nobody cancelled is our own fault
+    let code = if error.code() == Code::Cancelled { Code::Internal } else { error.code() };
+    let gaps = error.fields().get("gaps").map(ToString::to_string);
+    if !clip::make_failed(tx, &clip.id, code.as_str(), error.detail(), gaps, now).await? {
+        return Ok(());
+    }
+    crash::point("during-settle");
+    quota::settle(tx, &clip.user_id, clip.reserved_bytes, 0).await?;
+    let kept_until = now.plus(deps.config.capture.failed_keep);
+    pin::set_expiry(tx, &clip.id, Some(kept_until)).await?;
+    // an earlier attempt may have died between its rename and its commit; under the row's lock nobody publishes
+    if let Err(error) = ClipFiles::of(deps, &clip.user_id, &clip.id)?.remove_all().await {
+        tracing::warn!(clip.id = %clip.id, error = error.chain(), "files of a failed clip stay");
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Sends a stored file: conditional requests, one byte range, `If-Range`, and a name to save it under.
+//!
+//! Several ranges at once and units other than bytes are ignored, which RFC 9110 allows: the whole file is sent.
+
+use std::io::SeekFrom;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+use crate::error::{Code, Error, Result};
+
+/// Read from disk at once.
+const CHUNK: usize = 128 * 1024;
+
+/// A file to be sent.
+#[derive(Debug)]
+pub struct Sent<'a> {
+    /// Where it is.
+    pub path: &'a std::path::Path,
+    /// `video/mp4`.
+    pub content_type: &'static str,
+    /// Changes whenever the bytes do; without quotes.
+    pub tag: &'a str,
+    /// The name to save it under, any text; `None` = shown in place.
+    pub save_as: Option<&'a str>,
+}
+
+/// Which bytes are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    /// First and last, both inside.
+    Part(u64, u64),
+    Unsatisfiable,
+}
+
+/// Answers GET or HEAD of a file: 200, 206, 304 or 416.
+///
+/// # Errors
+/// `file_missing` if it is not there, `storage_unavailable` if it cannot be read.
+pub async fn send(method: &Method, headers: &HeaderMap, sent: Sent<'_>) -> Result<Response> {
+    let mut file = tokio::fs::File::open(sent.path).await.map_err(unreadable)?;
+    let size = file.metadata().await.map_err(unreadable)?.len();
+    let tag = format!("\"{}\"", sent.tag);
+    let mut answer = HeaderMap::new();
+    insert(&mut answer, header::ETAG, &tag);
+    insert(&mut answer, header::ACCEPT_RANGES, "bytes");
+    // private: an intermediary must not show it to others; each use asks again whether it is still allowed
+    insert(&mut answer, header::CACHE_CONTROL, "private, no-cache");
+    if is_unchanged(headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    insert(&mut answer, header::CONTENT_TYPE, sent.content_type);
+    insert(&mut answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    if let Some(name) = sent.save_as {
+        insert(&mut answer, header::CONTENT_DISPOSITION, &disposition(name));
+    }
+    let (status, from, length) = match wanted(headers, &tag, size) {
+        Wanted::Whole => (StatusCode::OK, 0, size),
+        Wanted::Part(first, last) => {
+            insert(&mut answer, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+            (StatusCode::PARTIAL_CONTENT, first, last - first + 1)
+        }
+        Wanted::Unsatisfiable => return Ok(unsatisfiable(size)),
+    };
+    insert(&mut answer, header::CONTENT_LENGTH, &length.to_string());
+    if method == Method::HEAD {
+        return Ok((status, answer).into_response());
+    }
+    file.seek(SeekFrom::Start(from)).await.map_err(unreadable)?;
+    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
+    Ok((status, answer, body).into_response())
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let error = Error::new(Code::RangeNotSatisfiable, "The bytes asked for lie outside the file.");
+    let mut response = super::error::Problem(error).into_response();
+    insert(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{size}"));
+    response
+}
+
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return Error::new(Code::FileMissing, "The file of this clip is gone.").because(error);
+    }
+    Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.").because(error)
+}
+
+/// `If-None-Match` names the file as it is.
+fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(
+        |value| {
+            value.trim() == "*"
+                || value.split(',').any(|given| given.trim().trim_start_matches("W/") == tag)
+        },
+    )
+}
+
+fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
+    let mut ranges = headers.get_all(header::RANGE).iter();
+    let (Some(range), None) = (ranges.next(), ranges.next()) else { return Wanted::Whole };
+    // a copy that began with other bytes must not be continued with these; a date never is a strong proof here
+    if headers.get(header::IF_RANGE).is_some_and(|given| given.as_bytes() != tag.as_bytes()) {
+        return Wanted::Whole;
+    }
+    range.to_str().ok().map_or(Wanted::Whole, |range| parse(range, size))
+}
+
+/// RFC 9110, 14.1.2. What cannot be read as one byte range is as if it were not there.
+fn parse(range: &str, size: u64) -> Wanted {
+    let Some((unit, set)) = range.split_once('=') else { return Wanted::Whole };
+    if !unit.trim().eq_ignore_ascii_case("bytes") || set.contains(',') {
+        return Wanted::Whole;
+    }
+    let Some((first, last)) = set.trim().split_once('-') else { return Wanted::Whole };
+    let (first, last) = (first.trim(), last.trim());
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if last < first => Wanted::Whole,
+        (Some(first), last) if last.is_some() || set.trim().ends_with('-') => {
+            if first >= size {
+                return Wanted::Unsatisfiable;
+            }
+            Wanted::Part(first, last.unwrap_or(u64::MAX).min(size - 1))
+        }
+        (None, Some(suffix)) if first.is_empty() => {
+            if suffix == 0 || size == 0 {
+                return Wanted::Unsatisfiable;
+            }
+            Wanted::Part(size.saturating_sub(suffix), size - 1)
+        }
+        _ => Wanted::Whole,
+    }
+}
+
+/// Digits only; more than fit are "beyond any file".
+fn number(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 6266: an ASCII name for old clients, the true one encoded.
+fn disposition(name: &str) -> String {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || " ._-()".contains(c) { c } else { '_' })
+        .collect();
+    let mut encoded = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._-~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_of_bytes_is_understood_in_all_its_forms() {
+        assert_eq!(parse("bytes=0-0", 10), Wanted::Part(0, 0));
+        assert_eq!(parse("bytes=2-", 10), Wanted::Part(2, 9));
+        assert_eq!(parse("bytes=2-99", 10), Wanted::Part(2, 9));
+        assert_eq!(parse("bytes=-3", 10), Wanted::Part(7, 9));
+        assert_eq!(parse("bytes=-99", 10), Wanted::Part(0, 9));
+        assert_eq!(parse("bytes=10-", 10), Wanted::Unsatisfiable);
+        assert_eq!(parse("bytes=-0", 10), Wanted::Unsatisfiable);
+        assert_eq!(parse("bytes=0-", 0), Wanted::Unsatisfiable);
+        assert_eq!(parse("bytes=99999999999999999999-", 10), Wanted::Unsatisfiable);
+    }
+
+    #[test]
+    fn what_is_no_single_range_of_bytes_is_ignored() {
+        for range in [
+            "bytes=0-1,3-4",
+            "lines=0-1",
+            "bytes",
+            "bytes=",
+            "bytes=5-2",
+            "bytes=a-b",
+            "bytes=-",
+            "bytes=+1-2",
+            "bytes=1-x",
+            "bytes=x-1",
+        ] {
+            assert_eq!(parse(range, 10), Wanted::Whole, "{range}");
+        }
+    }
+
+    #[test]
+    fn a_name_to_save_under_cannot_leave_its_header() {
+        let header = disposition("a\"; filename=evil.exe\r\nSet-Cookie: x=1\u{202e}.mp4");
+        assert!(!header.contains('\r') && !header.contains('\n'));
+        assert_eq!(header.matches('"').count(), 2, "{header}");
+        assert!(HeaderValue::from_str(&header).is_ok());
+        assert!(header.contains("filename*=UTF-8''a%22%3B%20filename%3Devil.exe%0D%0A"));
+    }
+}

@@ -1,0 +1,151 @@
+//! The door of durable work: leases due jobs, runs each in a task of its own, keeps its lease while it runs, and
+//! says what becomes of it. What a job does is in `flow::render`.
+//!
+//! `capture.workers` bounds FFmpeg, not jobs: a job that waits for late segments holds a lease and nothing else.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    error::{Code, Error, Result},
+    flow::{
+        Deps, render,
+        work::{self, Leased},
+    },
+};
+
+/// Jobs in hand at once; more wait in the table for a replica with free hands.
+const IN_HAND: usize = 256;
+/// Leased in one go.
+const BATCH: usize = 16;
+/// Between two looks when no bell rings.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether a running job is still wanted.
+const STILL_OURS: Duration = Duration::from_secs(1);
+
+/// Runs until `deps.stop`; then gives unfinished jobs back and returns when all have let go.
+pub async fn run(deps: Deps) {
+    match work::take_over(&deps).await {
+        Ok(0) => {}
+        Ok(jobs) => tracing::info!(jobs, "taking over from the process before"),
+        Err(error) => tracing::warn!(error = error.chain(), "leases of the process before stay"),
+    }
+    let workers = Arc::new(Semaphore::new(deps.config.capture.workers.max(1)));
+    let hands = Arc::new(Semaphore::new(IN_HAND));
+    // awaited below, so that a job's end is this door's end
+    let running = TaskTracker::new();
+    while !deps.stop.is_cancelled() {
+        let bell = deps.wake.jobs.notified();
+        tokio::pin!(bell);
+        bell.as_mut().enable();
+        match take(&deps, &hands, &workers, &running).await {
+            // a full batch: there may be more
+            Ok(taken) if taken == BATCH => continue,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = error.chain(), "leasing jobs failed"),
+        }
+        tokio::select! {
+            () = bell => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = deps.stop.cancelled() => {}
+        }
+    }
+    running.close();
+    running.wait().await;
+}
+
+/// Leases what there are hands for and starts it; says how many.
+async fn take(
+    deps: &Deps,
+    hands: &Arc<Semaphore>,
+    workers: &Arc<Semaphore>,
+    running: &TaskTracker,
+) -> Result<usize> {
+    let count = hands.available_permits().min(BATCH);
+    if count == 0 {
+        return Ok(0);
+    }
+    let leased = work::lease(deps, u64::try_from(count).unwrap_or(1)).await?;
+    let taken = leased.len();
+    for job in leased {
+        let (deps, workers) = (deps.clone(), Arc::clone(workers));
+        let hand = Arc::clone(hands).acquire_owned().await;
+        running.spawn(async move {
+            attempt(&deps, &job, &workers).await;
+            drop(hand);
+        });
+    }
+    Ok(taken)
+}
+
+/// One attempt, with its lease kept; whatever comes of it is written down.
+async fn attempt(deps: &Deps, leased: &Leased, workers: &Semaphore) {
+    let cancel = deps.stop.child_token();
+    let work = AssertUnwindSafe(render::render(deps, leased, workers, &cancel)).catch_unwind();
+    tokio::pin!(work);
+    let outcome = tokio::select! {
+        outcome = &mut work => Some(outcome),
+        () = lost(deps, leased) => {
+            // let the attempt kill its FFmpeg and clean up behind itself
+            cancel.cancel();
+            let _ = work.await;
+            None
+        }
+    };
+    let written = match outcome {
+        Some(Ok(Ok(()))) => Ok(()),
+        Some(Ok(Err(_))) if deps.stop.is_cancelled() => work::hand_back(deps, leased).await,
+        Some(Ok(Err(error))) => after(deps, leased, &error).await,
+        Some(Err(panic)) => {
+            let text = panic_text(panic.as_ref());
+            let error = Error::internal("making a clip", format!("panic: {text}")).retryable();
+            work::failed(deps, leased, &error).await
+        }
+        None => {
+            tracing::info!(job.id = %leased.job.id, "lease lost or job cancelled");
+            Ok(())
+        }
+    };
+    if let Err(error) = written {
+        // the lease runs out and somebody takes the job up again
+        tracing::warn!(job.id = %leased.job.id, error = error.chain(), "a job's end was not kept");
+    }
+}
+
+async fn after(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
+    if error.code() == Code::Cancelled && !work::is_ours(deps, leased).await? {
+        return Ok(());
+    }
+    work::failed(deps, leased, error).await
+}
+
+/// Keeps the lease; returns when it is no longer ours.
+async fn lost(deps: &Deps, leased: &Leased) {
+    let mut renewed = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(STILL_OURS).await;
+        let ours = if renewed.elapsed() >= work::RENEW {
+            renewed = tokio::time::Instant::now();
+            work::renew(deps, leased).await
+        } else {
+            work::is_ours(deps, leased).await
+        };
+        match ours {
+            Ok(true) => {}
+            Ok(false) => return,
+            // not knowing is no reason to stop: publishing checks the lease again
+            Err(error) => tracing::warn!(error = error.chain(), "renewing a lease failed"),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "of unknown kind".to_owned())
+}

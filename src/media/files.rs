@@ -1,0 +1,195 @@
+//! Files of a store, reached so that a mount that hangs can hang nobody.
+//!
+//! A system call on a dead NFS mount may not return for hours and cannot be interrupted. So every piece of file work
+//! runs on a thread of its own behind a [`Gate`]: the caller waits no longer than its deadline, and a piece of work
+//! that hangs keeps its place in the gate until it returns, so no more threads than places can ever hang.
+//! The other functions here block and are meant to be called inside [`Gate::run`].
+
+use std::{
+    fs, io,
+    io::Read,
+    path::{Component, Path},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::Semaphore;
+
+/// Pieces of file work that may be under way (or hang) in one store at once.
+pub const PLACES: usize = 24;
+
+/// Why file work gave no answer.
+#[derive(Debug)]
+pub enum Trouble {
+    /// No answer within the deadline, or no free place in the gate within it.
+    Hung,
+    /// The system said no.
+    Io(io::Error),
+}
+
+impl Trouble {
+    /// Whether the thing was not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Trouble::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::Hung => f.write_str("the store did not answer in time"),
+            Trouble::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+/// The way into one store.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    places: Arc<Semaphore>,
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate::with_places(PLACES)
+    }
+}
+
+impl Gate {
+    /// A gate with that many places.
+    pub fn with_places(places: usize) -> Gate {
+        Gate { places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Places nobody works (or hangs) in.
+    pub fn free(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// Runs blocking file work on a thread of its own and waits for it, at most `limit` in all.
+    ///
+    /// # Errors
+    /// [`Trouble::Hung`] after `limit`; the work goes on alone and keeps its place until it returns.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let within = tokio::time::Instant::now() + limit;
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout_at(within, place).await else {
+            return Err(Trouble::Hung);
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let answer = work();
+            drop(place);
+            answer
+        });
+        match tokio::time::timeout_at(within, done).await {
+            Ok(Ok(answer)) => answer.map_err(Trouble::Io),
+            Ok(Err(broken)) => Err(Trouble::Io(io::Error::other(broken))),
+            Err(_) => Err(Trouble::Hung),
+        }
+    }
+}
+
+/// What a read met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing of that name.
+    Absent,
+    /// A directory, a pipe, a device, a symbolic link, or larger than can be meant.
+    NotOurs,
+    /// A plain file's bytes; possibly none.
+    Bytes(Vec<u8>),
+}
+
+/// Reads a plain file of at most `most` bytes. Never follows a symbolic link in the last part of the path, never
+/// waits for the other end of a pipe.
+pub fn read_plain(path: &Path, most: u64) -> io::Result<Found> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => fs::File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(Found::Absent),
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(Found::NotOurs),
+        Err(error) => return Err(error.into()),
+    };
+    let about = file.metadata()?;
+    if !about.is_file() || about.len() > most {
+        return Ok(Found::NotOurs);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0));
+    // the file may be growing: no more than was there, and a little
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Found::Bytes(bytes))
+}
+
+/// The names in a directory that are text; `None` if there is no such directory.
+pub fn list_names(directory: &Path) -> io::Result<Option<Vec<String>>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(Some(names))
+}
+
+/// Whether a relative path stays where it is joined to: plain parts only, at least one.
+pub fn stays_inside(relative: &str) -> bool {
+    let mut parts = Path::new(relative).components();
+    !relative.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_leave_are_known() {
+        assert!(stays_inside("ab/room~1/u~2/id/1"));
+        for path in ["", "/etc", "../x", "a/../../b", "./a/.."] {
+            assert!(!stays_inside(path), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_costs_its_caller_the_deadline_and_the_gate_one_place() {
+        let gate = Gate::with_places(2);
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            held.push(release);
+            let hung = gate
+                .run(Duration::from_millis(20), move || {
+                    let _ = wait.recv();
+                    Ok(())
+                })
+                .await;
+            assert!(matches!(hung, Err(Trouble::Hung)));
+        }
+        assert_eq!(gate.free(), 0);
+        // full of hanging work: refused without starting another thread
+        let started = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = Arc::clone(&started);
+        let refused = gate
+            .run(Duration::from_millis(20), move || {
+                seen.store(true, std::sync::atomic::Ordering::SeqCst);
+                Ok(())
+            })
+            .await;
+        assert!(matches!(refused, Err(Trouble::Hung)));
+        assert!(!started.load(std::sync::atomic::Ordering::SeqCst));
+        // the mount comes back
+        drop(held);
+        assert!(gate.run(Duration::from_secs(30), || Ok(7)).await.is_ok_and(|seven| seven == 7));
+    }
+}
