@@ -18,7 +18,7 @@ use crate::{
     domain::id::InstanceId,
     flow::{self, Deps},
     http::{self, AppState},
-    livekit::client::Client,
+    livekit::{client::Client, webhook::Receiver},
     store::{self, Db, schema, setting},
     telemetry,
 };
@@ -78,6 +78,7 @@ pub async fn build(config: Config, clock: SharedClock, database: Database) -> Re
         link_key,
         policy: Arc::default(),
         wake: Arc::default(),
+        stores: Arc::default(),
         presence: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -126,6 +127,7 @@ pub async fn open_database(config: &Config, database: Database) -> Result<Db, Fa
 pub fn door_state(deps: &Deps) -> Result<AppState, Failure> {
     Ok(AppState {
         deps: deps.clone(),
+        webhooks: Arc::new(Receiver::new(&deps.config.livekit)),
         verifier: Arc::new(Verifier::new(&deps.config.auth)?),
         figures: telemetry::figures(),
     })
@@ -160,7 +162,7 @@ pub async fn start(
     let deps = || running.deps.clone();
     running.open("control", control::serve(socket, router.clone(), deps()));
     running.open("supervisor", flow::supervise::run(deps()));
-    // MERGE clips: running.open("jobs", crate::jobs::run(deps()));
+    running.open("jobs", crate::jobs::run(deps()));
     // MERGE upkeep: running.open("schedule", crate::schedule::run(deps()));
     running.open("figures", keep_figures(deps()));
     running.open("http", serve_http(listener, router, deps()));

@@ -10,9 +10,10 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    Auth, Buffer, Capture, Clips, CommunitySource, Config, Database, Jobs, Limits, Livekit,
-    RateLimits, Rooms, Server, Sessions, Storage, check, fault::Faults, layers, read::Reader,
+    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit,
+    RateLimits, Server, Sessions, Storage, check, fault::Faults, layers, read::Reader,
 };
+use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
 
 /// Where settings are looked for.
 #[derive(Debug, Clone, Default)]
@@ -202,29 +203,37 @@ fn read_livekit(reader: &mut Reader<'_>, storage: &Storage) -> Livekit {
             .unwrap_or_default(),
         pipeline_delay: reader.duration("livekit.pipeline_delay_ms", 1, 0..=10_000),
         identity_pattern: reader
-            .pattern("livekit.identity_pattern", Some("user"))
+            .rule(
+                "livekit.identity_pattern",
+                "a regular expression with a group named user, as in ^(?<user>.+)$",
+                IdentityRule::new,
+            )
             .unwrap_or_else(any_user),
     }
 }
 
 /// Stands in for a pattern that is faulty.
-fn any_user() -> regex::Regex {
-    regex::Regex::new("^(?<user>.+)$").expect("a constant pattern")
+fn any_user() -> IdentityRule {
+    IdentityRule::new("^(?<user>.+)$").expect("a constant pattern")
 }
 
-fn read_rooms(reader: &mut Reader<'_>) -> Rooms {
-    Rooms {
-        community_pattern: reader.pattern("rooms.community_pattern", None),
-        community_sources: reader.list_of(
-            "rooms.community_sources",
-            "a list of \"pattern\", \"metadata\"",
-            |text| match text {
-                "pattern" => Some(CommunitySource::Pattern),
-                "metadata" => Some(CommunitySource::Metadata),
-                _ => None,
-            },
-        ),
-    }
+fn read_rooms(reader: &mut Reader<'_>) -> CommunityRule {
+    let sources = reader.list_of(
+        "rooms.community_sources",
+        "a list of \"pattern\", \"metadata\"",
+        |text| match text {
+            "pattern" => Some(CommunitySource::Pattern),
+            "metadata" => Some(CommunitySource::Metadata),
+            _ => None,
+        },
+    );
+    reader
+        .rule(
+            "rooms.community_pattern",
+            "a regular expression with a group, as in ^(?<community>[^:]+):",
+            |text| CommunityRule::new(Some(text), sources.clone()),
+        )
+        .unwrap_or_else(|| CommunityRule::new(None, sources).expect("no pattern to be wrong"))
 }
 
 fn read_buffer(reader: &mut Reader<'_>) -> Buffer {

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use regex::Regex;
 use secrecy::SecretString;
 
 use super::{
@@ -215,23 +214,20 @@ impl<'a> Reader<'a> {
         Some(absolute(self.cwd, Path::new(&text)))
     }
 
-    /// A regular expression; with `group`, one that has a group of that name.
-    pub fn pattern(&mut self, key: &'static str, group: Option<&str>) -> Option<Regex> {
-        let text = self.text(key, "a regular expression")?;
-        match Regex::new(&text) {
-            Ok(pattern) => {
-                let named =
-                    |name: &str| pattern.capture_names().flatten().any(|found| found == name);
-                if let Some(name) = group.filter(|name| !named(name)) {
-                    let expected = format!("a regular expression with a group (?<{name}>…)");
-                    self.fault(key, format!("has no group named {name}"), expected);
-                }
-                Some(pattern)
-            }
-            Err(error) => {
-                let reason = error.to_string();
+    /// A text that a rule of the domain is made from; its refusal is the operator's to read.
+    pub fn rule<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        make: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(key, expected)?;
+        match make(&text) {
+            Ok(rule) => Some(rule),
+            Err(reason) => {
+                // a regular expression's parser draws a picture above its last line
                 let reason = reason.lines().last().unwrap_or_default().trim().to_owned();
-                self.fault(key, reason, "a regular expression");
+                self.fault(key, reason, expected);
                 None
             }
         }

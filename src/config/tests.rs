@@ -166,7 +166,7 @@ fn every_fault_is_told_at_once_with_its_place_and_what_was_expected() {
         "FILE:10: buffer.segment_seconds: 2.5 does not fit; expected a whole number from 1 to 60",
         "FILE:2: server.port: 70000 does not fit; expected a whole number from 0 to 65535",
         "flag --set: server.max_wait_seconds: \"soon\" does not fit; expected a whole number from 0 to 600",
-        "FILE:16: livekit.identity_pattern: has no group named user; expected a regular expression with a group (?<user>…)",
+        "FILE:16: livekit.identity_pattern: the pattern needs a group named `user`, as in ^(?<user>.+)$; expected a regular expression with a group named user, as in ^(?<user>.+)$",
         "FILE:13: jobs.reconcile: \"*/5 * * * *\" does not fit; expected cron with seconds in front, such as \"0 */5 * * * *\"",
         "livekit.url: is not set (LIVEKIT_URL or REPLAY__LIVEKIT__URL); expected http(s):// or ws(s)://host",
         "livekit.api_key: is not set (LIVEKIT_API_KEY or REPLAY__LIVEKIT__API_KEY); expected the name of an API key",

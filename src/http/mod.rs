@@ -51,6 +51,11 @@ pub fn router(state: AppState) -> Router {
     layers::wrap(router, &state)
 }
 
+/// The OpenAPI document of every route, without a running service.
+pub fn document() -> utoipa::openapi::OpenApi {
+    described().split_for_parts().1
+}
+
 /// Every route with its description; the document and the router cannot disagree.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::frame()).nest(BASE, api())
