@@ -1,11 +1,7 @@
 //! The control socket: the API for the command line, as instance administrator. Whoever may open it is the same user
 //! or root, which the kernel says of every peer; no token is asked for.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use axum::{
     Router,

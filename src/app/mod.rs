@@ -1,11 +1,7 @@
 //! Builds every real part, opens the doors, and stops it all in order: take no more, finish or hand back, close the
 //! pool. [`start`] is also how tests and the demo run a whole service inside their own process.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -56,7 +52,11 @@ pub struct Running {
 ///
 /// # Errors
 /// [`Failure::Failed`] naming the database that is not there or not of this program's schema.
-pub async fn build(config: Config, clock: SharedClock, database: Database) -> Result<Deps, Failure> {
+pub async fn build(
+    config: Config,
+    clock: SharedClock,
+    database: Database,
+) -> Result<Deps, Failure> {
     let db = open_database(&config, database).await?;
     let fresh_id = hex::encode(rand::random::<[u8; 4]>());
     let instance = setting::load_or_make(db.conn(), setting::INSTANCE_ID, fresh_id).await?;
@@ -252,7 +252,9 @@ impl Running {
                 tracing::info!("stopped");
                 outcome.map_err(Failure::from)
             }
-            (Ok(()), Err(_)) => Err(Failure::Failed("the database did not close in 5 s".to_owned())),
+            (Ok(()), Err(_)) => {
+                Err(Failure::Failed("the database did not close in 5 s".to_owned()))
+            }
         }
     }
 }

@@ -97,9 +97,8 @@ fn prepare(root: &Path, mode: u32, instance: &InstanceId) -> Result<(), Failure>
 fn mark(root: &Path, instance: &InstanceId) -> Result<(), Failure> {
     let path = root.join(MARKER);
     let marker = Marker { instance_id: instance.as_str().to_owned() };
-    let text = serde_json::to_vec(&marker).map_err(|error| {
-        Failure::Failed(format!("writing {}: {error}", path.display()))
-    })?;
+    let text = serde_json::to_vec(&marker)
+        .map_err(|error| Failure::Failed(format!("writing {}: {error}", path.display())))?;
     match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
         Ok(mut file) => file
             .write_all(&text)
@@ -131,7 +130,10 @@ fn compare(path: &Path, instance: &InstanceId) -> Result<(), Failure> {
             instance
         )));
     }
-    Err(Failure::Setup(format!("{} is empty; remove it if the store is this instance's", path.display())))
+    Err(Failure::Setup(format!(
+        "{} is empty; remove it if the store is this instance's",
+        path.display()
+    )))
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -156,7 +158,9 @@ pub async fn check_ffmpeg() -> Result<(), Failure> {
             }
             Ok(Ok(output)) => {
                 let status = output.status;
-                return Err(Failure::Setup(format!("{program} -version ended with {status}; {remedy}")));
+                return Err(Failure::Setup(format!(
+                    "{program} -version ended with {status}; {remedy}"
+                )));
             }
             Ok(Err(error)) => {
                 return Err(Failure::Setup(format!("{program} cannot be run: {error}; {remedy}")));

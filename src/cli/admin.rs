@@ -362,8 +362,16 @@ fn ask(command: AdminCommand) -> Ask {
 
 const SESSION_COLUMNS: &[&str] =
     &["id", "status", "userId", "communityId", "roomName", "quality", "epoch", "startedAt"];
-const CLIP_COLUMNS: &[&str] =
-    &["clipId", "status", "userId", "communityId", "durationSeconds", "sizeBytes", "createdAt", "title"];
+const CLIP_COLUMNS: &[&str] = &[
+    "clipId",
+    "status",
+    "userId",
+    "communityId",
+    "durationSeconds",
+    "sizeBytes",
+    "createdAt",
+    "title",
+];
 const JOB_COLUMNS: &[&str] =
     &["id", "kind", "state", "attempts", "clipId", "createdAt", "leaseUntil", "lastError"];
 const MAINTENANCE_COLUMNS: &[&str] = &["name", "schedule", "lastRun", "nextRunAt", "overdue"];
@@ -403,7 +411,8 @@ fn ask_clips(command: Clips) -> Ask {
             let show = Show::Table("clips", CLIP_COLUMNS);
             of_community(get(&["admin", "clips"], show, json), community)
         }
-        Clips::Show { id, json } | Clips::Delete { id, dry_run: DryRun { dry_run: true }, json } => {
+        Clips::Show { id, json }
+        | Clips::Delete { id, dry_run: DryRun { dry_run: true }, json } => {
             get(&["clips", &id], Show::Fields, json)
         }
         Clips::Delete { id, json, .. } => change(Method::DELETE, &["clips", &id], None, json),
@@ -430,7 +439,8 @@ fn ask_permissions(command: Permissions) -> Ask {
     const PERMISSIONS: Show = Show::Table("permissions", &["name", "allowed", "because"]);
     match command {
         Permissions::Check { user, community, json } => {
-            let mut ask = of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
+            let mut ask =
+                of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
             ask.call.as_user = Some(user);
             ask
         }
@@ -439,7 +449,8 @@ fn ask_permissions(command: Permissions) -> Ask {
         }
         Permissions::Revoke { user, community, dry_run, .. } if dry_run.dry_run => {
             let json = Json { json: false };
-            let mut ask = of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
+            let mut ask =
+                of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
             ask.call.as_user = Some(user);
             ask
         }

@@ -29,9 +29,10 @@ pub(super) fn fields(value: &Value) {
 
 /// A list: a line each, the named fields as columns.
 pub(super) fn table(rows: &[Value], columns: &[&str]) {
-    let lines: Vec<Vec<String>> = std::iter::once(columns.iter().map(|name| (*name).to_owned()).collect())
-        .chain(rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect()))
-        .collect();
+    let lines: Vec<Vec<String>> =
+        std::iter::once(columns.iter().map(|name| (*name).to_owned()).collect())
+            .chain(rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect()))
+            .collect();
     let widths: Vec<usize> = (0..columns.len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();

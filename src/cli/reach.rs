@@ -154,7 +154,9 @@ async fn socket(config: &Config, pid: &str) -> Result<reqwest::Client, Failure> 
 fn address(call: &Call) -> Result<reqwest::Url, Failure> {
     let mut url = reqwest::Url::parse(&format!("http://localhost{}", crate::http::BASE))
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    if let Some(odd) = call.path.iter().find(|part| part.is_empty() || *part == "." || *part == "..") {
+    if let Some(odd) =
+        call.path.iter().find(|part| part.is_empty() || *part == "." || *part == "..")
+    {
         return Err(Failure::Setup(format!("{odd:?} is no name")));
     }
     if let Ok(mut path) = url.path_segments_mut() {
@@ -170,8 +172,9 @@ fn read(status: http::StatusCode, bytes: &[u8]) -> Result<Value, Failure> {
     let value: Value = if bytes.is_empty() {
         Value::Null
     } else {
-        serde_json::from_slice(bytes)
-            .map_err(|error| Failure::Failed(format!("the answer ({status}) is not JSON: {error}")))?
+        serde_json::from_slice(bytes).map_err(|error| {
+            Failure::Failed(format!("the answer ({status}) is not JSON: {error}"))
+        })?
     };
     if status.is_success() {
         return Ok(value);

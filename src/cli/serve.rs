@@ -46,7 +46,11 @@ async fn run(config: Config) -> Result<(), Failure> {
             return Err(Failure::Failed("ended by a second signal; leases run out by themselves".to_owned()));
         }
     }
-    if broken { Err(Failure::Failed("a part of the service ended by itself".to_owned())) } else { Ok(()) }
+    if broken {
+        Err(Failure::Failed("a part of the service ended by itself".to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// SIGTERM and SIGINT.
@@ -60,7 +64,10 @@ impl Signals {
         let listen = |kind| {
             signal(kind).map_err(|error| Failure::Failed(format!("listening for signals: {error}")))
         };
-        Ok(Signals { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+        Ok(Signals {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next one.

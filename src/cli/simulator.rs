@@ -17,7 +17,11 @@ pub(super) struct Options {
     #[arg(long, default_value = "127.0.0.1:7880")]
     listen: SocketAddr,
     /// API key and secret
-    #[arg(long, default_value = "devkey:a-secret-for-simulated-servers-only", value_name = "KEY:SECRET")]
+    #[arg(
+        long,
+        default_value = "devkey:a-secret-for-simulated-servers-only",
+        value_name = "KEY:SECRET"
+    )]
     key: String,
     /// Where webhooks go; may be repeated
     #[arg(long = "webhook", value_name = "URL")]

@@ -42,9 +42,9 @@ pub(super) fn run(config: &Config, command: TokenCommand) -> Result<(), Failure>
     let mut by_community: BTreeMap<CommunityId, Vec<String>> = BTreeMap::new();
     for pair in communities {
         // ids may hold colons, roles do not
-        let (community, role) = pair
-            .rsplit_once(':')
-            .ok_or_else(|| Failure::Setup(format!("--community {pair}: expected COMMUNITY:ROLE")))?;
+        let (community, role) = pair.rsplit_once(':').ok_or_else(|| {
+            Failure::Setup(format!("--community {pair}: expected COMMUNITY:ROLE"))
+        })?;
         by_community.entry(CommunityId::new(community)).or_default().push(role.to_owned());
     }
     let roles: Vec<String> =

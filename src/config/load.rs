@@ -10,8 +10,8 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit,
-    RateLimits, Server, Sessions, Storage, check, fault::Faults, layers, read::Reader,
+    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, RateLimits, Server,
+    Sessions, Storage, check, fault::Faults, layers, read::Reader,
 };
 use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
 
@@ -218,15 +218,14 @@ fn any_user() -> IdentityRule {
 }
 
 fn read_rooms(reader: &mut Reader<'_>) -> CommunityRule {
-    let sources = reader.list_of(
-        "rooms.community_sources",
-        "a list of \"pattern\", \"metadata\"",
-        |text| match text {
-            "pattern" => Some(CommunitySource::Pattern),
-            "metadata" => Some(CommunitySource::Metadata),
-            _ => None,
-        },
-    );
+    let sources =
+        reader.list_of("rooms.community_sources", "a list of \"pattern\", \"metadata\"", |text| {
+            match text {
+                "pattern" => Some(CommunitySource::Pattern),
+                "metadata" => Some(CommunitySource::Metadata),
+                _ => None,
+            }
+        });
     reader
         .rule(
             "rooms.community_pattern",
