@@ -285,8 +285,7 @@ mod tests {
                     cells[3]
                 );
                 table.push_str(&line);
-                table.push('
-');
+                table.push('\n');
             }
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/access.txt");
