@@ -157,11 +157,13 @@ fn shape_error(path: &str, error: &serde_json::Error) -> Error {
     Error::invalid_field(&field_of(path, &message), message)
 }
 
-/// The path leads to a key that is unknown or doubled, but only to the parent of one that is missing; that one's name
+/// The path leads to a key that is unknown, but only to the parent of one that is missing or doubled; that one's name
 /// stands in serde's text alone.
 fn field_of(path: &str, message: &str) -> String {
-    let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    match (missing, path) {
+    let named = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split('`').next());
+    match (named, path) {
         (Some(name), "." | "") => name.to_owned(),
         (Some(name), path) => format!("{path}.{name}"),
         (None, "." | "") => "body".to_owned(),
