@@ -172,6 +172,15 @@ pub async fn finish_deletion(deps: &Deps, user: &UserId, id: &ClipId) -> Result<
 /// [`capture::capture`] may fail with for want of room.
 pub async fn retry(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
     let failed = load_own(deps, caller, id).await?;
+    retry_failed(deps, &failed).await
+}
+
+/// [`retry`], for whoever was found to have the right.
+///
+/// # Errors
+/// Those of [`retry`].
+pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<Clip> {
+    let id = &failed.id;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
     let free_bytes = disk::space(&deps.config.storage.clips).await?.free_bytes;
     let now = deps.clock.now();
