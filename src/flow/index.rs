@@ -88,7 +88,10 @@ pub async fn index_whole_session(deps: &Deps, id: &SessionId) -> Result<Indexed>
 async fn index(deps: &Deps, id: &SessionId, ended_after: Option<Timestamp>) -> Result<Indexed> {
     let session = session::load(deps.db.conn(), id).await?;
     let mut all = Indexed::default();
-    if session.buffer_gone_at.is_some() {
+    let past = session.capturable_until.is_some_and(|until| until <= deps.clock.now());
+    let given_up = session.status.is_final() && (past || session.discard);
+    if session.buffer_gone_at.is_some() || given_up {
+        // cleanup takes everything there: nothing that is gone is missed
         return Ok(all);
     }
     for epoch in epoch::list(deps.db.conn(), id).await? {

@@ -144,7 +144,9 @@ impl Bench {
         schema::migrate_up(&url, &db).await.expect("the schema comes up");
         // near the machine's time, for the ages of files; standing still
         let start = livekit_replay::clock::Clock::now(&livekit_replay::clock::SystemClock);
-        let clock = Arc::new(ManualClock::at(start.plus_seconds(60)));
+        // whole seconds: labels have milliseconds only
+        let start = Timestamp::from_micros((start.as_micros() / 1_000_000 + 60) * 1_000_000);
+        let clock = Arc::new(ManualClock::at(start));
         let livekit = Arc::new(ToldLiveKit::default());
         let deps = Deps {
             config: Arc::new(config(&dir, &url)),
@@ -296,9 +298,10 @@ impl Recorded<'_> {
 
     /// A playlist as egress writes it.
     pub fn playlist(&self, numbers: impl IntoIterator<Item = u64>, ended: bool) -> String {
-        let mut text = "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:2\n\
+        let mut text =
+            "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:2\n\
                         #EXT-X-MEDIA-SEQUENCE:0\n"
-            .to_owned();
+                .to_owned();
         for number in numbers {
             let (at, name) = (self.label(number), segment_file_name(number));
             text += &format!("#EXT-X-PROGRAM-DATE-TIME:{at}\n#EXTINF:2.000,\n{name}\n");

@@ -69,7 +69,12 @@ fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> 
 }
 
 /// Pins a window as a capture does: under the session's lock, and only if all of it is still there.
-async fn pin_window(deps: &Deps, session: &Recorded<'_>, clip: &ClipId, window: Window) -> Vec<PathBuf> {
+async fn pin_window(
+    deps: &Deps,
+    session: &Recorded<'_>,
+    clip: &ClipId,
+    window: Window,
+) -> Vec<PathBuf> {
     let tx = deps.db.begin().await.expect("a transaction");
     assert!(session::lock_for_pins(&tx, &session.id).await.expect("locked"));
     let held = segment::list_touching(&tx, &session.id, window).await.expect("listed");
@@ -117,7 +122,9 @@ pub async fn captures_and_cleanup_never_meet_on_a_segment(bench: Bench) {
     assert!(deleted > 100, "deleted {deleted}");
     assert!(refused > 20, "refused {refused}");
     assert!(checked > 100, "checked {checked}");
-    eprintln!("deleted {deleted}, refused because pinned {refused}, pinned files checked {checked}");
+    eprintln!(
+        "deleted {deleted}, refused because pinned {refused}, pinned files checked {checked}"
+    );
     bench.close().await;
 }
 
@@ -271,6 +278,27 @@ pub async fn the_clip_store_gives_rows_back_and_sets_the_unknown_aside(bench: Be
     assert_eq!((dry.drifted, dry.drift_bytes, dry.corrected), (1, 100, 0));
     assert_eq!(audit::run(&bench.deps, false).await.expect("audited").corrected, 1);
     assert_eq!(audit::run(&bench.deps, false).await.expect("audited").drifted, 0);
+    bench.close().await;
+}
+
+pub async fn what_a_crash_left_condemned_goes_with_the_next_pass(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
+    for number in 0..3 {
+        session.record(number);
+    }
+    session.index().await;
+    bench.pass_seconds(700);
+    // condemned and committed; then the process died
+    let tx = bench.deps.db.begin().await.unwrap();
+    assert!(session::lock_for_pins(&tx, &session.id).await.unwrap());
+    assert!(segment::condemn_one(&tx, &session.id, 1, 0, bench.now()).await.unwrap());
+    store::commit(tx).await.unwrap();
+    let counts = cleanup::run(&bench.deps, PERIOD, false).await.expect("cleaned");
+    assert_eq!((counts.condemned, counts.deleted_files), (0, 1));
+    assert!(!session.path(0).exists() && session.path(1).exists());
+    assert_eq!(session.index().await.new, 0, "what cleanup took is not missed");
+    assert_eq!(segment::list_condemned(bench.deps.db.conn(), 10).await.unwrap(), []);
     bench.close().await;
 }
 
