@@ -40,4 +40,6 @@ pub mod jobs;
 pub mod livekit;
 pub mod media;
 pub mod schedule;
+pub mod simulator;
 pub mod store;
+

@@ -30,6 +30,7 @@ pub mod reap;
 pub mod reconcile;
 pub mod render;
 pub mod room;
+pub mod show;
 pub mod start;
 pub mod stop;
 pub mod stores;
@@ -71,6 +72,8 @@ pub struct Deps {
     pub wake: Arc<Wake>,
     /// The way to both stores, and how they were last found.
     pub stores: Arc<stores::Stores>,
+    /// Who is in which room, remembered for a few seconds.
+    pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

@@ -39,7 +39,7 @@ pub async fn stop(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<sessio
 pub async fn stop_own(deps: &Deps, caller: &Caller) -> Result<session::Model> {
     let session = session::find_holding(deps.db.conn(), &caller.user_id)
         .await?
-        .ok_or_else(|| Error::new(Code::NoSession, "You have no running replay buffer."))?;
+        .ok_or_else(|| Error::new(Code::SessionNotActive, "You have no running replay buffer."))?;
     end_by(deps, &session, caller).await
 }
 

@@ -1,20 +1,22 @@
-//! Rate limits at the door. [`layer`] goes on a limited route: it authenticates, counts, refuses, and puts
+//! Rate limits at the door. [`limited`] puts a layer on a route: it authenticates, counts, refuses, and puts
 //! `RateLimit-*` on every answer.
 //!
-//! A request with an `Idempotency-Key` is not counted by the layer, because only the handler learns whether it is the
-//! first of its key: it calls [`Allowance::spend`] when it has claimed the key. Whatever fails without having been
-//! counted is counted afterwards, so a key is no way around the limit.
+//! A request with an `Idempotency-Key` is not counted in front, because only the handler learns whether it is the
+//! first of its key: it calls [`Allowance::spend`] when it has claimed the key. What nobody counted is counted
+//! afterwards unless the answer is marked as a repeat, so a key is no way around the limit.
 
 use std::sync::{Arc, Mutex};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{AppState, error::Problem};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{AppState, error::Problem, idempotency};
 use crate::{
     access::Caller,
     domain::id::UserId,
@@ -26,8 +28,6 @@ use crate::{
 };
 
 pub use crate::flow::rate_limit::Limited;
-
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What the handler of a limited route spends.
 #[derive(Debug, Clone)]
@@ -76,13 +76,15 @@ impl<S: Sync> FromRequestParts<S> for Allowance {
     }
 }
 
-/// Limits a route: `routes!(start).map(|r| r.layer(from_fn_with_state((state, Limited::Start), limits::layer)))`, or
-/// shorter [`limited`].
-pub async fn layer(
+/// The layer: limits the requests of the limit's method, lets others pass.
+async fn layer(
     State((state, what)): State<(AppState, Limited)>,
     request: Request,
     next: Next,
 ) -> Response {
+    if request.method() != method_of(what) {
+        return next.run(request).await;
+    }
     let (mut parts, body) = request.into_parts();
     let caller =
         <Caller as FromRequestParts<AppState>>::from_request_parts(&mut parts, &state).await;
@@ -92,28 +94,33 @@ pub async fn layer(
     };
     let allowance =
         Allowance { deps: state.deps, user: caller.user_id, what, spent: Arc::default() };
-    let keyed = parts.headers.contains_key(IDEMPOTENCY_KEY);
+    let keyed = parts.headers.contains_key(idempotency::HEADER);
     if !keyed && let Err(error) = allowance.spend().await {
         return with_headers(Problem(error).into_response(), &allowance).await;
     }
     parts.extensions.insert(allowance.clone());
     let response = next.run(Request::from_parts(parts, body)).await;
-    let failed = response.status().is_client_error() || response.status().is_server_error();
-    if failed
-        && allowance.spent().is_none()
-        && let Err(error) = allowance.spend().await
-    {
-        return with_headers(Problem(error).into_response(), &allowance).await;
+    let repeat = response.headers().contains_key(idempotency::REPLAYED);
+    // what was done already is not undone by a limit: only later requests feel this count
+    if !repeat && let Err(error) = allowance.spend().await {
+        tracing::debug!(error = error.chain(), "counted after the fact");
     }
     with_headers(response, &allowance).await
 }
 
-/// Puts the limit on every route of `router`.
+fn method_of(what: Limited) -> Method {
+    match what {
+        Limited::Start | Limited::Capture => Method::POST,
+        Limited::Delete => Method::DELETE,
+    }
+}
+
+/// Puts a limit on the routes of `router`: on their POST for starts and captures, on their DELETE for deletions.
 pub fn limited(
-    router: utoipa_axum::router::OpenApiRouter<AppState>,
+    router: OpenApiRouter<AppState>,
     state: &AppState,
     what: Limited,
-) -> utoipa_axum::router::OpenApiRouter<AppState> {
+) -> OpenApiRouter<AppState> {
     router.layer(axum::middleware::from_fn_with_state((state.clone(), what), layer))
 }
 

@@ -7,19 +7,27 @@ use axum::{Json, Router, extract::DefaultBodyLimit};
 use metrics_exporter_prometheus::PrometheusHandle;
 use utoipa_axum::router::OpenApiRouter;
 
+use limits::Limited;
+
 use crate::{
     access::token::Verifier,
     error::Error,
     flow::{Deps, maintenance::Maintenance},
+    livekit,
 };
 
 mod admin;
+pub mod bytes;
+pub mod clips;
 pub mod error;
 pub mod extract;
 mod health;
+pub mod idempotency;
 mod layers;
 pub mod limits;
 mod openapi;
+pub mod sessions;
+pub mod webhooks;
 
 /// Where the API begins; health, figures and documents are at the root.
 pub const BASE: &str = "/livekit-replay";
@@ -32,6 +40,8 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 pub struct AppState {
     /// What flows may reach.
     pub deps: Deps,
+    /// Checks LiveKit's webhooks.
+    pub webhooks: Arc<livekit::webhook::Receiver>,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
     /// The scheduled work.
@@ -62,14 +72,14 @@ fn described(state: &AppState) -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::frame()).merge(health::routes()).nest(BASE, api(state))
 }
 
-/// The routes under [`BASE`]: one line per file. Files with limited routes take the state (see [`limits`]).
-#[expect(clippy::let_and_return, reason = "the place where the other files' lines go")]
-fn api(_state: &AppState) -> OpenApiRouter<AppState> {
-    let api = OpenApiRouter::new()
-        // .merge(sessions::routes(_state))
-        // .merge(webhooks::routes())
-        // .merge(clips::routes(_state))
+/// The routes under [`BASE`]: one line per file, and one per limit.
+fn api(state: &AppState) -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(limits::limited(sessions::routes(), state, Limited::Delete))
+        .merge(limits::limited(sessions::start_routes(), state, Limited::Start))
+        .merge(webhooks::routes())
+        .merge(limits::limited(clips::routes(), state, Limited::Delete))
+        .merge(limits::limited(clips::capture_routes(), state, Limited::Capture))
         .merge(admin::routes())
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    api
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

@@ -14,6 +14,7 @@ pub use coverage::{Coverage, coverage, reservation_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::text_enum::text_enum;
 use crate::{
     domain::{
         time::{Timestamp, Window},
@@ -30,27 +31,27 @@ pub const HALF_MILLISECOND_PTS: i64 = 45;
 pub const LISTED_GAP_US: i64 = 100_000;
 const LISTED_GAP_PTS: i64 = 9_000;
 
-/// Why a piece of a window has no usable media.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapReason {
-    /// Never arrived, or gone.
-    Missing,
-    /// Damaged inside.
-    Corrupt,
-    /// Cut short.
-    Truncated,
-    /// Zero bytes.
-    Empty,
-    /// Not what our egress writes.
-    Foreign,
-    /// Between two egresses.
-    Restart,
-    /// Before the session's first media.
-    NotRecorded,
-    /// Was there and has expired.
-    BeforeBuffer,
-}
+text_enum!(
+    /// Why a piece of a window has no usable media.
+    GapReason {
+        /// Never arrived, or gone.
+        Missing = "missing",
+        /// Damaged inside.
+        Corrupt = "corrupt",
+        /// Cut short.
+        Truncated = "truncated",
+        /// Zero bytes.
+        Empty = "empty",
+        /// Not what our egress writes.
+        Foreign = "foreign",
+        /// Between two egresses.
+        Restart = "restart",
+        /// Before the session's first media.
+        NotRecorded = "not_recorded",
+        /// Was there and has expired.
+        BeforeBuffer = "before_buffer",
+    }
+);
 
 /// A piece of a window without usable media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

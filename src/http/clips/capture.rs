@@ -1,0 +1,282 @@
+//! POST /capture and POST /clips/{id}/retry: accepted, then waited for as long as the caller likes.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::shape::{self, ClipBody};
+use crate::{
+    access::Caller,
+    domain::{
+        id::{ClipId, SessionId},
+        lifecycle::ClipStatus,
+        time::Timestamp,
+        window::{Precision, WindowRequest},
+    },
+    error::{Code, Error},
+    flow::{
+        capture::{self, Clip, GapPolicy, Visibility},
+        idempotency::{self, Begun, Claim},
+        library,
+    },
+    http::{
+        AppState,
+        error::{Answer, Problem},
+        extract::{Arrived, Body, Path, RequestId, parse_json},
+        idempotency::{Key, body_hash, finish, replayed},
+        limits::Allowance,
+    },
+};
+
+/// The route in the scope of an `Idempotency-Key`.
+const ROUTE: &str = "POST /capture";
+/// Accepting takes well under a second; a first request that has not accepted by then is dead.
+const ACCEPT_LEASE: Duration = Duration::from_secs(30);
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// A capture: exactly one form of window.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct CaptureBody {
+    session_id: String,
+    /// The last N minutes, 1 to the buffer's length.
+    duration_minutes: Option<f64>,
+    /// The last N seconds.
+    duration_seconds: Option<f64>,
+    /// Start of an explicit window.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// End of an explicit window, up to 60 s ahead.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// Start, counted from the session's `startedAt`.
+    start_seconds: Option<f64>,
+    /// End, counted from the session's `startedAt`.
+    end_seconds: Option<f64>,
+    /// Extends the end, 0 to 60.
+    post_seconds: Option<f64>,
+    /// `keyframe` (default for "the last N") or `exact` (default for the explicit forms).
+    #[schema(value_type = Option<String>)]
+    precision: Option<Precision>,
+    /// `skip` (default) or `refuse`.
+    #[schema(value_type = Option<String>)]
+    gap_policy: Option<GapPolicy>,
+    /// Up to 200 characters.
+    title: Option<String>,
+    /// `private` (default), `community`, `public`, `unlisted`.
+    #[schema(value_type = Option<String>)]
+    visibility: Option<Visibility>,
+}
+
+impl CaptureBody {
+    fn into_request(self, claim: Option<Claim>, request_id: String) -> capture::Request {
+        capture::Request {
+            session_id: SessionId::new(self.session_id),
+            window: WindowRequest {
+                duration_minutes: self.duration_minutes,
+                duration_seconds: self.duration_seconds,
+                from: self.from,
+                to: self.to,
+                start_seconds: self.start_seconds,
+                end_seconds: self.end_seconds,
+                post_seconds: self.post_seconds,
+                precision: self.precision,
+            },
+            gap_policy: self.gap_policy.unwrap_or(GapPolicy::Skip),
+            title: self.title,
+            visibility: self.visibility,
+            claim,
+            request_id: Some(request_id),
+        }
+    }
+}
+
+/// Makes a clip of a part of the caller's buffer.
+#[utoipa::path(
+    post, path = "/capture", tag = "clips", request_body = CaptureBody,
+    params(
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=<seconds>`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    ),
+    security(("bearer" = [])),
+    responses(
+        (status = 201, description = "The clip is ready", body = ClipBody),
+        (status = 202, description = "The clip is being made; see Location", body = ClipBody),
+    )
+)]
+pub(super) async fn create(
+    State(state): State<AppState>,
+    caller: Caller,
+    Arrived(arrived_at): Arrived,
+    RequestId(request_id): RequestId,
+    key: Key,
+    headers: HeaderMap,
+    allowance: Allowance,
+    Body(value): Body<Value>,
+) -> Answer<Response> {
+    let patience = patience(&state, &headers);
+    let hash = body_hash(&value);
+    let body: CaptureBody = parse_json(value.to_string().as_bytes())?;
+    let claim = key.claim(&caller.user_id, ROUTE);
+    if let Some(claim) = &claim
+        && let Begun::Repeat(kept) =
+            idempotency::begin(&state.deps, claim, &hash, ACCEPT_LEASE).await?
+    {
+        let id = ClipId::new(kept.location.unwrap_or_default());
+        return respond(&state, &caller, &id, patience).await.map(replayed);
+    }
+    // the first of its key, and now it counts
+    if let Err(error) = allowance.spend().await {
+        if let Some(claim) = &claim {
+            idempotency::release(&state.deps, claim).await?;
+        }
+        return Err(error.into());
+    }
+    let (deps, who) = (state.deps.clone(), caller.clone());
+    let accepted = finish(&state.deps, async move {
+        let request = body.into_request(claim.clone(), request_id);
+        let outcome = capture::capture(&deps, &who, request, arrived_at).await;
+        if let (Err(_), Some(claim)) = (&outcome, &claim) {
+            idempotency::release(&deps, claim).await?;
+        }
+        outcome
+    });
+    let clip = accepted.await?;
+    respond(&state, &caller, &clip.id, patience).await
+}
+
+/// Tries a failed clip again, while its segments are kept.
+#[utoipa::path(
+    post, path = "/clips/{id}/retry", tag = "clips", params(("id" = String, Path)),
+    security(("bearer" = [])),
+    responses(
+        (status = 201, description = "The clip is ready", body = ClipBody),
+        (status = 202, description = "The clip is being made; see Location", body = ClipBody),
+    )
+)]
+pub(super) async fn retry(
+    State(state): State<AppState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    let patience = patience(&state, &headers);
+    let (deps, who, id) = (state.deps.clone(), caller.clone(), ClipId::new(id));
+    let accepted =
+        finish(&state.deps, async move { library::retry(&deps, &who, &id).await }).await?;
+    respond(&state, &caller, &accepted.id, patience).await
+}
+
+/// How long a caller waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Patience {
+    /// `None` = not at all.
+    longest: Option<Duration>,
+    /// Whether the caller said so himself.
+    preferred: bool,
+}
+
+fn patience(state: &AppState, headers: &HeaderMap) -> Patience {
+    let server = &state.deps.config.server;
+    let usual = state.deps.config.capture.wait.min(server.max_wait);
+    let given = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preference(given, usual, server.max_wait)
+}
+
+/// RFC 7240: the first of each preference counts, what cannot be read is ignored.
+fn preference<'a>(
+    given: impl Iterator<Item = &'a str>,
+    usual: Duration,
+    most: Duration,
+) -> Patience {
+    let words: Vec<&str> = given.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let wait = words.iter().find_map(|word| {
+        let (name, seconds) = word.split(';').next()?.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        let seconds = seconds.trim().trim_matches('"').parse::<u64>().ok()?;
+        is_wait.then(|| Duration::from_secs(seconds).min(most))
+    });
+    let is_async = words.iter().any(|word| word.eq_ignore_ascii_case("respond-async"));
+    match (wait, is_async) {
+        // both: wait that long, then answer 202
+        (Some(wait), _) => Patience { longest: Some(wait), preferred: true },
+        (None, true) => Patience { longest: None, preferred: true },
+        (None, false) => Patience { longest: Some(usual), preferred: false },
+    }
+}
+
+/// 201, 202, or the problem that the capture ended with.
+async fn respond(
+    state: &AppState,
+    caller: &Caller,
+    id: &ClipId,
+    patience: Patience,
+) -> Answer<Response> {
+    let longest = patience.longest.unwrap_or_default();
+    let found = capture::settled(&state.deps, id, longest).await?;
+    let Some(clip) = found else {
+        let error = Error::new(Code::Cancelled, "The capture was cancelled.");
+        return Err(Problem(error.with("clipId", id.as_str())));
+    };
+    let status = match clip.status {
+        ClipStatus::Ready if patience.longest.is_some() => StatusCode::CREATED,
+        ClipStatus::Failed if patience.longest.is_some() => return Err(Problem(failure(&clip))),
+        _ => StatusCode::ACCEPTED,
+    };
+    let body = shape::clip(&state.deps, caller, &clip);
+    let mut response = (status, Json(body)).into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&shape::location(&clip)) {
+        headers.insert(header::LOCATION, location);
+    }
+    if patience.preferred {
+        let applied = match patience.longest {
+            Some(wait) => format!("wait={}", wait.as_secs()),
+            None => "respond-async".to_owned(),
+        };
+        if let Ok(applied) = HeaderValue::from_str(&applied) {
+            headers.insert(PREFERENCE_APPLIED, applied);
+        }
+    }
+    Ok(response)
+}
+
+/// A failed clip as the problem it failed with.
+fn failure(clip: &Clip) -> Error {
+    let code = clip.error_code.as_deref().and_then(Code::from_name).unwrap_or(Code::Internal);
+    let detail = clip.error_detail.clone().unwrap_or_default();
+    let error = Error::new(code, detail).with("clipId", clip.id.as_str());
+    match serde_json::from_str::<Value>(&clip.gaps) {
+        Ok(gaps) if code == Code::WindowHasGaps => error.with("gaps", gaps),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(given: &[&str]) -> Option<u64> {
+        let (usual, most) = (Duration::from_secs(15), Duration::from_secs(60));
+        preference(given.iter().copied(), usual, most).longest.map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_caller_says_how_long_he_waits() {
+        assert_eq!(wait(&[]), Some(15));
+        assert_eq!(wait(&["respond-async"]), None);
+        assert_eq!(wait(&["wait=5"]), Some(5));
+        assert_eq!(wait(&["handling=lenient, Wait=\"7\""]), Some(7));
+        assert_eq!(wait(&["wait=9999"]), Some(60));
+        assert_eq!(wait(&["respond-async, wait=3"]), Some(3));
+        assert_eq!(wait(&["wait=soon", "return=minimal"]), Some(15));
+    }
+}

@@ -1,0 +1,187 @@
+//! A clip as callers see it.
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{
+    access::Caller,
+    domain::{lifecycle::ClipStatus, time::Timestamp},
+    flow::{
+        Deps,
+        capture::{Clip, Visibility},
+        library,
+    },
+    http::BASE,
+};
+
+/// Why a clip failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClipFailure {
+    /// A stable code.
+    code: String,
+    /// For people.
+    detail: String,
+}
+
+/// How long the phases took, milliseconds.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    queue_ms: i64,
+    wait_ms: i64,
+    pin_ms: i64,
+    mux_ms: i64,
+    finalize_ms: i64,
+}
+
+/// A clip. Fields that are not known yet (or never will be) are left out.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClipBody {
+    clip_id: String,
+    /// The same.
+    id: String,
+    /// The same.
+    file_id: String,
+    session_id: String,
+    user_id: String,
+    community_id: Option<String>,
+    room_name: String,
+    title: String,
+    /// `private`, `community`, `public`, `unlisted`.
+    #[schema(value_type = String)]
+    visibility: Visibility,
+    /// `processing`, `ready`, `failed`.
+    #[schema(value_type = String)]
+    status: ClipStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ClipFailure>,
+    #[schema(value_type = String, format = DateTime)]
+    requested_from: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    requested_to: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    starts_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ends_at: Option<Timestamp>,
+    requested_duration_seconds: f64,
+    duration_seconds: Option<f64>,
+    /// `keyframe` or `exact`.
+    precision: String,
+    preroll_ms: i64,
+    shortfall_ms: i64,
+    /// `{from, to, reason}`.
+    #[schema(value_type = Vec<Object>)]
+    gaps: Value,
+    size_bytes: i64,
+    /// `blake3:…`.
+    checksum: Option<String>,
+    filename: String,
+    download_url: String,
+    thumbnail_url: Option<String>,
+    width: Option<i32>,
+    height: Option<i32>,
+    video_codec: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_codec: Option<String>,
+    timings: Timings,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+/// A clip as `caller` sees it; the links in it are his.
+pub(super) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBody {
+    let links = library::links(deps, caller, clip);
+    let root = deps.config.server.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
+    let base = format!("{root}{BASE}/clips/{}", clip.id);
+    let has_poster = clip.has_poster || clip.status == ClipStatus::Processing;
+    ClipBody {
+        clip_id: clip.id.to_string(),
+        id: clip.id.to_string(),
+        file_id: clip.id.to_string(),
+        session_id: clip.session_id.to_string(),
+        user_id: clip.user_id.to_string(),
+        community_id: clip.community_id.as_ref().map(ToString::to_string),
+        room_name: clip.room_name.to_string(),
+        title: clip.title.clone(),
+        visibility: clip.visibility,
+        status: clip.status,
+        error: clip.error_code.clone().map(|code| ClipFailure {
+            code,
+            detail: clip.error_detail.clone().unwrap_or_default(),
+        }),
+        requested_from: clip.requested_from,
+        requested_to: clip.requested_to,
+        starts_at: clip.starts_at,
+        ends_at: clip.ends_at,
+        requested_duration_seconds: seconds(clip.requested_to.micros_since(clip.requested_from)),
+        duration_seconds: clip.duration_us.map(seconds),
+        precision: clip.precision.clone(),
+        preroll_ms: clip.preroll_ms,
+        shortfall_ms: clip.shortfall_ms,
+        gaps: serde_json::from_str(&clip.gaps).unwrap_or_else(|_| Value::Array(Vec::new())),
+        size_bytes: clip.size_bytes,
+        checksum: clip.checksum.clone(),
+        filename: filename(&clip.title),
+        download_url: format!("{base}/file?{}", links.video),
+        thumbnail_url: has_poster.then(|| format!("{base}/thumbnail.jpg?{}", links.poster)),
+        width: clip.width,
+        height: clip.height,
+        video_codec: clip.video_codec.clone(),
+        audio_codec: clip.audio_codec.clone(),
+        timings: Timings {
+            queue_ms: clip.queue_ms,
+            wait_ms: clip.wait_ms,
+            pin_ms: clip.pin_ms,
+            mux_ms: clip.mux_ms,
+            finalize_ms: clip.finalize_ms,
+        },
+        created_at: clip.created_at,
+        updated_at: clip.updated_at,
+    }
+}
+
+/// Where a clip is found.
+pub(super) fn location(clip: &Clip) -> String {
+    format!("{BASE}/clips/{}", clip.id)
+}
+
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Bytes of a file name that every file system takes, with room for the ending.
+const NAME_BYTES: usize = 200;
+
+/// The title as a file name on any system: nothing that separates paths, hides an ending or turns the text around.
+pub(super) fn filename(title: &str) -> String {
+    let special = |c: char| {
+        c.is_control()
+            || "/\\:*?\"<>|".contains(c)
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut name: String = title.chars().map(|c| if special(c) { '_' } else { c }).collect();
+    while name.len() > NAME_BYTES {
+        name.pop();
+    }
+    let name = name.trim_matches([' ', '.']);
+    if name.is_empty() { "clip.mp4".to_owned() } else { format!("{name}.mp4") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filename;
+
+    #[test]
+    fn a_title_becomes_one_harmless_file_name() {
+        assert_eq!(filename("Größter Sieg!"), "Größter Sieg!.mp4");
+        assert_eq!(filename("../../etc/passwd"), "_.._etc_passwd.mp4");
+        assert_eq!(filename("C:\\x\r\n"), "C__x__.mp4");
+        assert_eq!(filename("..."), "clip.mp4");
+        assert_eq!(filename("evil\u{202e}4pm.exe"), "evil_4pm.exe.mp4");
+        assert!(filename(&"😀".repeat(200)).len() <= 204);
+    }
+}

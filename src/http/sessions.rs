@@ -1,0 +1,422 @@
+//! Session endpoints: start, stop, look, status.
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    AppState,
+    error::Problem,
+    extract::{Arrived, Body, Path, Query},
+};
+use crate::{
+    access::Caller,
+    domain::{
+        id::{CommunityId, Identity, RoomName, SessionId, TrackId},
+        names,
+        sizes::Quality,
+        time::Timestamp,
+    },
+    flow::{self, show::Shown, start::StartRequest, start::Starter},
+    store::session,
+};
+
+/// The routes.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(stop))
+        .routes(routes!(stop_own))
+        .routes(routes!(list))
+        .routes(routes!(newest))
+        .routes(routes!(one, discard))
+        .routes(routes!(status))
+        .routes(routes!(status_by_query))
+}
+
+/// The route that is limited as a start.
+pub fn start_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(start))
+}
+
+/// What to record.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct StartBody {
+    /// The LiveKit room.
+    room_name: String,
+    /// Must equal the room's community; counts for this session only where the room has none.
+    community_id: Option<String>,
+    /// `720p`, `1080p` (default), `1440p` or `source`; never larger than the source.
+    #[schema(value_type = Option<String>)]
+    quality: Option<Quality>,
+    /// A certain screen share instead of the newest.
+    video_track_id: Option<String>,
+    /// A certain audio track instead of the share's own.
+    audio_track_id: Option<String>,
+    /// Somebody else's share (managers), or a certain one of one's own participants.
+    participant_identity: Option<String>,
+}
+
+impl StartBody {
+    fn into_request(self) -> Result<StartRequest, Problem> {
+        for (field, value) in [
+            ("videoTrackId", &self.video_track_id),
+            ("audioTrackId", &self.audio_track_id),
+            ("participantIdentity", &self.participant_identity),
+        ] {
+            if let Some(value) = value {
+                names::check_name(field, value)?;
+            }
+        }
+        Ok(StartRequest {
+            room: RoomName::new(self.room_name),
+            community: self.community_id.map(CommunityId::new),
+            quality: self.quality.unwrap_or_default(),
+            video: self.video_track_id.map(TrackId::new),
+            audio: self.audio_track_id.map(TrackId::new),
+            identity: self.participant_identity.map(Identity::new),
+        })
+    }
+}
+
+/// One user's replay buffer in one room.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionBody {
+    id: String,
+    /// LiveKit's name of the newest recording; empty until it answered.
+    egress_id: String,
+    /// The part of the session recorded by the newest egress, counted from 1.
+    epoch: i32,
+    user_id: String,
+    started_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    community_id: Option<String>,
+    room_name: String,
+    quality: String,
+    /// `starting`, `active`, `degraded`, `stopping`, `stopped` or `failed`.
+    status: String,
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ended_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_reason: Option<String>,
+    /// Until then nothing of the promised minutes is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    capturable_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buffer: Option<BufferBody>,
+    /// Relative to the buffer store; admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment_path: Option<String>,
+    /// Screen to label, milliseconds; admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_ms: Option<i64>,
+    /// Added to the egress host's clock, milliseconds; admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock_offset_ms: Option<i64>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+/// The media still kept, screen time.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct BufferBody {
+    #[schema(value_type = Option<String>, format = DateTime)]
+    starts_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ends_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    now: Timestamp,
+    /// Gaps not counted.
+    duration_seconds: f64,
+    segments: u64,
+    bytes: u64,
+    bytes_per_second: u64,
+    gaps: Vec<GapBody>,
+}
+
+/// Time without usable media.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GapBody {
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    to: Timestamp,
+    /// `missing`, `corrupt`, `truncated`, `empty`, `foreign`, `restart`, `not_recorded` or `before_buffer`.
+    reason: String,
+}
+
+impl From<Shown> for SessionBody {
+    fn from(shown: Shown) -> SessionBody {
+        let Shown { session, epoch, buffer, for_admin } = shown;
+        let admin = epoch.as_ref().filter(|_| for_admin);
+        SessionBody {
+            segment_path: admin.map(|epoch| epoch.path.clone()),
+            delay_ms: admin.and_then(|epoch| epoch.delay_ms),
+            clock_offset_ms: admin.and_then(|epoch| epoch.clock_offset_us).map(|us| us / 1000),
+            egress_id: epoch
+                .and_then(|epoch| epoch.egress_id)
+                .map(|id| id.into_string())
+                .unwrap_or_default(),
+            id: session.id.into_string(),
+            epoch: session.current_epoch,
+            user_id: session.user_id.into_string(),
+            started_by: session.started_by.into_string(),
+            username: session.username,
+            community_id: session.community_id.map(|id| id.into_string()),
+            room_name: session.room_name.into_string(),
+            quality: session.quality,
+            status: session.status.to_string(),
+            started_at: session.started_at,
+            ended_at: session.ended_at,
+            end_reason: session.end_reason.map(|reason| reason.to_string()),
+            capturable_until: session.capturable_until,
+            buffer: buffer.map(BufferBody::from),
+            created_at: session.created_at,
+            updated_at: session.updated_at,
+        }
+    }
+}
+
+impl From<flow::show::Buffer> for BufferBody {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a buffer are far below 2^53")]
+    fn from(buffer: flow::show::Buffer) -> BufferBody {
+        BufferBody {
+            starts_at: buffer.starts_at,
+            ends_at: buffer.ends_at,
+            now: buffer.now,
+            duration_seconds: buffer.duration_ms as f64 / 1000.0,
+            segments: buffer.segments,
+            bytes: buffer.bytes,
+            bytes_per_second: buffer.bytes_per_second,
+            gaps: buffer
+                .gaps
+                .into_iter()
+                .map(|gap| GapBody { from: gap.from, to: gap.to, reason: gap.reason.to_string() })
+                .collect(),
+        }
+    }
+}
+
+/// Several sessions.
+#[derive(Debug, Serialize, ToSchema)]
+struct SessionList {
+    sessions: Vec<SessionBody>,
+    total: usize,
+}
+
+/// A stop that was taken.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StopBody {
+    message: String,
+    session_id: String,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    capturable_until: Option<Timestamp>,
+}
+
+impl StopBody {
+    fn new(message: &str, session: session::Model) -> axum::Json<StopBody> {
+        axum::Json(StopBody {
+            message: message.to_owned(),
+            session_id: session.id.into_string(),
+            capturable_until: session.capturable_until,
+        })
+    }
+}
+
+/// Start a replay buffer of the caller's screen share. 201 once LiveKit accepted; any error answer means that this
+/// call records nothing, now or later.
+#[utoipa::path(
+    post, path = "/start", tag = "sessions", request_body = StartBody,
+    responses(
+        (status = 201, description = "Recording was accepted by LiveKit", body = SessionBody),
+        (status = 409, description = "`buffer_already_active`, `screen_share_not_found`, `community_mismatch`"),
+        (status = 429, description = "`community_limit_reached`, `rate_limited`"),
+    )
+)]
+async fn start(
+    State(state): State<AppState>,
+    caller: Caller,
+    Arrived(arrived_at): Arrived,
+    Body(body): Body<StartBody>,
+) -> Result<Response, Problem> {
+    let request = body.into_request()?;
+    let deps = state.deps.clone();
+    // a caller who hangs up must not leave half a start behind
+    let shown = state
+        .deps
+        .to_the_end(async move {
+            let starter = Starter::Caller(&caller);
+            let session = flow::start::start(&deps, starter, &request, arrived_at).await?;
+            flow::show::plain(&deps, session, false).await
+        })
+        .await?;
+    Ok((StatusCode::CREATED, axum::Json(SessionBody::from(shown))).into_response())
+}
+
+/// Stop a session; its media stays capturable for a while.
+#[utoipa::path(
+    post, path = "/stop/{sessionId}", tag = "sessions", params(("sessionId" = String, Path)),
+    responses((status = 200, body = StopBody), (status = 409, description = "`session_not_active`"))
+)]
+async fn stop(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<StopBody>, Problem> {
+    let session = flow::stop::stop(&state.deps, &caller, &SessionId::new(id)).await?;
+    Ok(StopBody::new("The replay buffer was stopped.", session))
+}
+
+/// Stop the caller's session.
+#[utoipa::path(
+    post, path = "/stop", tag = "sessions",
+    responses((status = 200, body = StopBody), (status = 409, description = "`session_not_active`"))
+)]
+async fn stop_own(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<axum::Json<StopBody>, Problem> {
+    let session = flow::stop::stop_own(&state.deps, &caller).await?;
+    Ok(StopBody::new("The replay buffer was stopped.", session))
+}
+
+/// The caller's capturable sessions, newest first.
+#[utoipa::path(get, path = "/sessions", tag = "sessions", responses((status = 200, body = SessionList)))]
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<axum::Json<SessionList>, Problem> {
+    let shown = flow::show::list_own(&state.deps, &caller).await?;
+    let sessions: Vec<SessionBody> = shown.into_iter().map(SessionBody::from).collect();
+    Ok(axum::Json(SessionList { total: sessions.len(), sessions }))
+}
+
+/// The caller's newest capturable session.
+#[utoipa::path(
+    get, path = "/session", tag = "sessions",
+    responses((status = 200, body = SessionBody), (status = 404, description = "`no_session`"))
+)]
+async fn newest(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<axum::Json<SessionBody>, Problem> {
+    Ok(axum::Json(flow::show::newest_own(&state.deps, &caller).await?.into()))
+}
+
+/// One session with its buffer.
+#[utoipa::path(
+    get, path = "/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
+    responses((status = 200, body = SessionBody), (status = 404, description = "`not_found`"))
+)]
+async fn one(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<SessionBody>, Problem> {
+    Ok(axum::Json(flow::show::one(&state.deps, &caller, &SessionId::new(id)).await?.into()))
+}
+
+/// Stop a session and let its buffer go as soon as accepted captures have their bytes.
+#[utoipa::path(
+    delete, path = "/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
+    responses((status = 200, body = StopBody), (status = 404, description = "`not_found`"))
+)]
+async fn discard(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<StopBody>, Problem> {
+    let session = flow::stop::discard(&state.deps, &caller, &SessionId::new(id)).await?;
+    Ok(StopBody::new("The replay buffer was discarded.", session))
+}
+
+/// What runs in a room.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody {
+    active_sessions: Vec<RunningBody>,
+}
+
+/// A running session as others in the room see it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RunningBody {
+    id: String,
+    user_id: String,
+    username: Option<String>,
+    quality: String,
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Timestamp,
+    duration_minutes: i64,
+    status: String,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct StatusQuery {
+    /// The LiveKit room.
+    room_name: String,
+}
+
+/// Who is being recorded in a room. For those it does not concern the answer is that of an unknown room: empty.
+#[utoipa::path(
+    get, path = "/status/{roomName}", tag = "sessions", params(("roomName" = String, Path)),
+    responses((status = 200, body = StatusBody))
+)]
+async fn status(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(room): Path<String>,
+) -> Result<axum::Json<StatusBody>, Problem> {
+    room_status(&state, &caller, room).await
+}
+
+/// The same, for room names that do not fit into a path.
+#[utoipa::path(
+    get, path = "/status", tag = "sessions", params(StatusQuery),
+    responses((status = 200, body = StatusBody))
+)]
+async fn status_by_query(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<StatusQuery>,
+) -> Result<axum::Json<StatusBody>, Problem> {
+    room_status(&state, &caller, query.room_name).await
+}
+
+async fn room_status(
+    state: &AppState,
+    caller: &Caller,
+    room: String,
+) -> Result<axum::Json<StatusBody>, Problem> {
+    let now = state.deps.clock.now();
+    let running = flow::show::room_status(&state.deps, caller, &RoomName::new(room)).await?;
+    let active_sessions = running
+        .into_iter()
+        .map(|session| RunningBody {
+            duration_minutes: now.micros_since(session.started_at).max(0) / 60_000_000,
+            id: session.id.into_string(),
+            user_id: session.user_id.into_string(),
+            username: session.username,
+            quality: session.quality,
+            started_at: session.started_at,
+            status: session.status.to_string(),
+        })
+        .collect();
+    Ok(axum::Json(StatusBody { active_sessions }))
+}
