@@ -8,7 +8,7 @@ mod clock;
 mod look;
 mod rows;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -179,18 +179,18 @@ async fn index_epoch(
 async fn wanted(
     deps: &Deps,
     epoch: &epoch::Model,
-    directory: &PathBuf,
+    directory: &Path,
     known: &[Known],
     horizon: Timestamp,
 ) -> Result<(Vec<Candidate>, bool)> {
-    let at = directory.clone();
+    let at = directory.to_owned();
     let live = stores::work(&deps.stores, Which::Buffer, move || look::live(&at)).await?;
     let ending = live.ended && !epoch.playlist_ended;
     if !live.entries.is_empty() && !ending && !has_hole(known, &live, horizon) {
         let none = EgressPlaylist::default();
         return Ok((candidates(known, [&live, &none], &[].into()), live.ended));
     }
-    let at = directory.clone();
+    let at = directory.to_owned();
     let listing = stores::work(&deps.stores, Which::Buffer, move || look::listing(&at)).await?;
     let Some(look::Listing { event, numbers }) = listing else { return Ok((Vec::new(), false)) };
     Ok((candidates(known, [&live, &event], &numbers), live.ended || event.ended))
@@ -200,12 +200,12 @@ async fn wanted(
 /// left out: nothing is known of them.
 async fn look(
     deps: &Deps,
-    directory: &PathBuf,
+    directory: &Path,
     wanted: Vec<Candidate>,
 ) -> Result<Vec<(Candidate, Seen)>> {
     stream::iter(wanted)
         .map(|candidate| {
-            let (at, number) = (directory.clone(), candidate.number);
+            let (at, number) = (directory.to_owned(), candidate.number);
             async move {
                 let work = move || look::segment(&at, number);
                 let seen = stores::work(&deps.stores, Which::Buffer, work).await?;

@@ -159,6 +159,7 @@ impl Bench {
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
             stores: Arc::default(),
+            presence: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
