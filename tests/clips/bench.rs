@@ -283,8 +283,8 @@ impl Bench {
 
     /// A session that began to record `age` seconds ago in `guild`, with nothing on disk yet.
     pub async fn session(&self, user: &str, age: i64) -> Recorded<'_> {
-        let now = self.now();
-        let began = now.plus_seconds(-age);
+        // whole milliseconds, as a caller can name them
+        let began = Timestamp::from_micros(self.now().as_millis() * 1000).plus_seconds(-age);
         let id = SessionId::generate();
         let (user, room) = (UserId::new(user), RoomName::new("room of the bench"));
         let row = session::Model {
