@@ -196,6 +196,17 @@ async fn a_twenty_second_recording_decodes_frame_by_frame_and_beep_by_beep() {
         assert_eq!(name, &format!("seg_{index:05}.ts"));
         let path = stage.dir("a").join(name);
         looks_like_egress(&std::fs::read(&path).unwrap());
+        if index < 4 {
+            // these came out on their own: not before the key frame after next, by two segments and a bit
+            let appeared = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let appeared =
+                appeared.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as f64;
+            let sink_start = first_packet_ms - 7_000.0 + 500.0;
+            assert!(
+                appeared >= sink_start + (index as f64 + 2.0) * 4000.0 + 599.0,
+                "segment {index}"
+            );
+        }
         let decoded = decode::decode_sources(&path, &[(1919, 1079)]).await.unwrap();
         let start = 3600.0 + index as f64 * 4.0;
         assert!(
@@ -242,7 +253,7 @@ fn looks_like_egress(bytes: &[u8]) {
     let skip = u16::from_be_bytes([program[10] & 0x0f, program[11]]) as usize;
     let mut streams = Vec::new();
     let mut at = 12 + skip;
-    while at + 5 <= section - 1 {
+    while at + 5 < section {
         streams.push((program[at], u16::from_be_bytes([program[at + 1] & 0x1f, program[at + 2]])));
         at += 5 + (u16::from_be_bytes([program[at + 3] & 0x0f, program[at + 4]]) as usize);
     }
@@ -719,5 +730,71 @@ async fn the_json_interface_does_what_the_handle_does() {
         .unwrap();
     assert_eq!(state["rooms"][0]["room"]["name"], "a/b");
     assert_eq!(state["calls"], 1);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_recording_of_a_participant_outlives_its_shares_and_tells_its_own_webhooks() {
+    let stage = Stage::new(|_| ()).await;
+    let inbox = Inbox::default();
+    let server = inbox.open(&stage).await;
+    let url = eventually(async || stage.sim.webhook_urls().pop()).await;
+    stage.sim.set_webhook_urls(Vec::new());
+    let share = stage
+        .sim
+        .publish_share("r", "ann", Share { media: Media::None, ..Share::default() })
+        .unwrap();
+    let EgressOutput::Segments(segments) = output("v2", 2).remove(0) else {
+        panic!("not segments")
+    };
+    let request = proto::StartEgressRequest {
+        room_name: "r".to_owned(),
+        outputs: vec![proto::Output {
+            config: Some(proto::output::Config::Segments(segments)),
+            ..proto::Output::default()
+        }],
+        source: Some(proto::start_egress_request::Source::Media(proto::MediaSource {
+            video: Some(proto::media_source::Video::ParticipantVideo(proto::ParticipantVideo {
+                identity: "ann".to_owned(),
+                prefer_screen_share: true,
+            })),
+            ..proto::MediaSource::default()
+        })),
+        webhooks: vec![proto::WebhookConfig { url, ..proto::WebhookConfig::default() }],
+        ..proto::StartEgressRequest::default()
+    };
+    let info = stage.egress().start_egress(request).await.unwrap();
+    stage.until_status(&info.egress_id, EgressStatus::EgressActive).await;
+    stage.sim.unpublish_share(&share).unwrap();
+    assert_eq!(stage.info(&info.egress_id).await.status(), EgressStatus::EgressActive);
+    stage.sim.close_room("r").unwrap();
+    stage.until_status(&info.egress_id, EgressStatus::EgressComplete).await;
+    inbox.until("egress_ended", 1).await;
+    assert!(inbox.names().iter().all(|name| name.starts_with("egress_")), "{:?}", inbox.names());
+    server.abort();
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn hundreds_of_light_recordings_start_and_end_without_an_encoder() {
+    let stage = Stage::new(|_| ()).await;
+    let light = Share { media: Media::None, ..Share::default() };
+    let egress = stage.egress();
+    for number in 0..300 {
+        let room = format!("room-{}", number % 20);
+        let share = stage.sim.publish_share(&room, &format!("user-{number}"), light).unwrap();
+        let name = format!("light-{number}");
+        let options = options(&share, 640, 360);
+        egress.start_track_composite_egress(&room, output(&name, 2), options).await.unwrap();
+    }
+    let in_state =
+        |status: &str| stage.sim.egresses().iter().filter(|one| one.status == status).count();
+    eventually(async || (in_state("EGRESS_ACTIVE") == 300).then_some(())).await;
+    assert_eq!(stage.sim.running_encoders(), 0);
+    for number in 0..20 {
+        stage.sim.close_room(&format!("room-{number}")).unwrap();
+    }
+    eventually(async || (in_state("EGRESS_COMPLETE") == 300).then_some(())).await;
+    assert!(!stage.root.join("out").exists(), "light recordings write nothing");
     stage.end().await;
 }

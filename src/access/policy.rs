@@ -44,11 +44,7 @@ impl Rule {
 
     /// That `role` may nothing in `community`.
     pub fn nothing(role: &str, community: Option<&CommunityId>) -> Rule {
-        Rule {
-            subject: subject(role),
-            domain: domain(community),
-            permission: NOTHING.to_owned(),
-        }
+        Rule { subject: subject(role), domain: domain(community), permission: NOTHING.to_owned() }
     }
 }
 
@@ -233,7 +229,8 @@ fn refusal(roles: &Roles, community: Option<&CommunityId>) -> String {
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     match community {
         None if roles.everywhere.is_empty() => {
-            "Without a community only an instance-wide role could permit it, and there is none.".to_owned()
+            "Without a community only an instance-wide role could permit it, and there is none."
+                .to_owned()
         }
         None => format!("None of the instance-wide roles permits it: {}.", list(&roles.everywhere)),
         Some(_) if roles.here.is_empty() && roles.everywhere.is_empty() => {
@@ -267,7 +264,9 @@ mod tests {
     async fn the_table_of_roles_and_permissions_is_the_one_committed() {
         let policy = Policy::build(default_rules()).await.expect("the default rules are good");
         let home = community("c");
-        let mut table = String::from("role, held in:  community  everywhere  (asked in a community / without one)\n");
+        let mut table = String::from(
+            "role, held in:  community  everywhere  (asked in a community / without one)\n",
+        );
         for role in ["instance_admin", "admin", "moderator", "member", "unknown"] {
             for permission in Permission::ALL {
                 let mut cells = Vec::new();
@@ -279,7 +278,11 @@ mod tests {
                 }
                 table.push_str(&format!(
                     "{role:<15} {:<21} {:>3}/{:<3}    {:>3}/{:<3}\n",
-                    permission.as_str(), cells[0], cells[1], cells[2], cells[3]
+                    permission.as_str(),
+                    cells[0],
+                    cells[1],
+                    cells[2],
+                    cells[3]
                 ));
             }
         }

@@ -143,11 +143,8 @@ mod tests {
     #[test]
     fn named_files_and_those_below_a_named_one_are_looked_at_once() {
         let directory = [0, 1, 2, 3, 4, 5, 6].into();
-        let found = candidates(
-            &known(&[0, 1]),
-            [&playlist(&[4, 5]), &playlist(&[0, 1, 2])],
-            &directory,
-        );
+        let found =
+            candidates(&known(&[0, 1]), [&playlist(&[4, 5]), &playlist(&[0, 1, 2])], &directory);
         assert_eq!(numbers(&found), [2, 3, 4, 5], "6 is not closed");
         assert!(found[1].entry.is_none() && found[0].entry.is_some());
     }
@@ -170,13 +167,8 @@ mod tests {
 
     #[test]
     fn labels_and_screen_time_are_inverse() {
-        let clock = EpochClock::fix(
-            Some(START),
-            START.plus_millis(2750),
-            PTS_BASE,
-            -90_000_000,
-            None,
-        );
+        let clock =
+            EpochClock::fix(Some(START), START.plus_millis(2750), PTS_BASE, -90_000_000, None);
         assert_eq!(clock.basis, ClockBasis::StartedAt);
         let labels = LabelClock { clock, offset_us: -90_000_000 };
         let screen = labels.screen_of_label(START.plus_millis(2750));

@@ -95,7 +95,7 @@ fn instance_name(instance: &InstanceId) -> Result<&str> {
 
 /// Our ids are UUIDs: lower-case hex and hyphens. Anything else would be somebody's text in a path.
 fn plain_id<'a>(id: &'a str, what: &str) -> Result<&'a str> {
-    let plain = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'z').contains(&byte) || byte == b'-';
+    let plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase() || byte == b'-';
     let bounded = (1..=MAX_KEY_BYTES).contains(&id.len());
     if bounded && id.bytes().all(plain) { Ok(id) } else { Err(Error::not_found(what)) }
 }

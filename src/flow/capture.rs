@@ -290,9 +290,10 @@ pub(super) fn pin_window(
     window: Window,
 ) -> Window {
     let segment = deps.config.buffer.segment;
-    let decode_from = plan.into_iter().flat_map(|plan| &plan.parts).filter_map(|part| {
-        material.rows.get(*part.segments.first()?).map(|row| row.starts_at)
-    });
+    let decode_from = plan
+        .into_iter()
+        .flat_map(|plan| &plan.parts)
+        .filter_map(|part| material.rows.get(*part.segments.first()?).map(|row| row.starts_at));
     let from = decode_from.min().map_or(window.from, |from| from.min(window.from));
     Window::new(from.minus(segment), window.to.plus(segment))
 }

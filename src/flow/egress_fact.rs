@@ -108,7 +108,7 @@ async fn stop_orphan(deps: &Deps, fact: &EgressFact) -> Result<Applied> {
         return Ok(Applied::Known);
     }
     tracing::warn!(egress.id = %fact.id, "stopping an egress that no session wants");
-    metrics::counter!("replay_orphan_egress_stopped_total").increment(1);
+    metrics::counter!("livekit_replay_orphan_egress_stopped_total").increment(1);
     deps.livekit.stop_egress(&fact.id).await?;
     Ok(Applied::StoppedOrphan)
 }

@@ -194,7 +194,7 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
     }
     store::commit(tx).await?;
     crash::point("after-row");
-    metrics::counter!("replay_epochs_restarted_total").increment(1);
+    metrics::counter!("livekit_replay_epochs_restarted_total").increment(1);
     launch(deps, session, row).await
 }
 

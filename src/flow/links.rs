@@ -8,11 +8,7 @@ use serde::Deserialize;
 use sha2::Sha256;
 
 use crate::{
-    domain::{
-        id::UserId,
-        text_enum::text_enum,
-        time::Timestamp,
-    },
+    domain::{id::UserId, text_enum::text_enum, time::Timestamp},
     error::{Code, Error, Result},
 };
 
@@ -113,8 +109,7 @@ fn refused(reason: &str, detail: &str) -> Error {
 }
 
 fn mac(key: &[u8], link: Link<'_>, user: &str, e: i64, m: Option<i64>) -> Hmac<Sha256> {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     let (e, m) = (e.to_string(), m.map(|m| m.to_string()).unwrap_or_default());
     let generation = link.generation.to_string();
     // each part with its length in front: no two different lists of parts give the same bytes

@@ -40,7 +40,6 @@ use crate::{
     clock::SharedClock, config::Config, domain::id::InstanceId, livekit::LiveKit, store::Db,
 };
 
-
 /// What a flow may reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deps {

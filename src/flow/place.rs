@@ -53,7 +53,8 @@ pub async fn end(
     let ended = leave(deps, session, change).await?;
     if ended {
         tracing::info!(session.id = %session.id, reason = %reason, "replay buffer ended");
-        metrics::counter!("replay_sessions_ended_total", "reason" => reason.as_str()).increment(1);
+        metrics::counter!("livekit_replay_sessions_ended_total", "reason" => reason.as_str())
+            .increment(1);
     }
     Ok(ended)
 }

@@ -76,7 +76,7 @@ pub async fn start(
     match epoch::launch(deps, &row, first).await {
         Ok(()) => {
             tracing::info!(session.id = %row.id, user.id = %row.user_id, "replay buffer started");
-            metrics::counter!("replay_sessions_started_total").increment(1);
+            metrics::counter!("livekit_replay_sessions_started_total").increment(1);
             session::load(deps.db.conn(), &row.id).await
         }
         Err(error) => {

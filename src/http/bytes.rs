@@ -78,8 +78,7 @@ pub async fn send(method: &Method, headers: &HeaderMap, sent: Sent<'_>) -> Resul
 }
 
 fn unsatisfiable(size: u64) -> Response {
-    let error =
-        Error::new(Code::RangeNotSatisfiable, "The bytes asked for lie outside the file.");
+    let error = Error::new(Code::RangeNotSatisfiable, "The bytes asked for lie outside the file.");
     let mut response = super::error::Problem(error).into_response();
     insert(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{size}"));
     response
@@ -189,8 +188,16 @@ mod tests {
     #[test]
     fn what_is_no_single_range_of_bytes_is_ignored() {
         for range in [
-            "bytes=0-1,3-4", "lines=0-1", "bytes", "bytes=", "bytes=5-2", "bytes=a-b", "bytes=-",
-            "bytes=+1-2", "bytes=1-x", "bytes=x-1",
+            "bytes=0-1,3-4",
+            "lines=0-1",
+            "bytes",
+            "bytes=",
+            "bytes=5-2",
+            "bytes=a-b",
+            "bytes=-",
+            "bytes=+1-2",
+            "bytes=1-x",
+            "bytes=x-1",
         ] {
             assert_eq!(parse(range, 10), Wanted::Whole, "{range}");
         }

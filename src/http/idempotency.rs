@@ -151,8 +151,7 @@ mod tests {
 
     #[test]
     fn the_order_of_members_makes_no_other_request_but_a_value_does() {
-        let one: serde_json::Value =
-            serde_json::from_str(r#"{"a":1,"b":[1,2]}"#).expect("valid");
+        let one: serde_json::Value = serde_json::from_str(r#"{"a":1,"b":[1,2]}"#).expect("valid");
         let two: serde_json::Value =
             serde_json::from_str(r#"{ "b": [1, 2], "a": 1 }"#).expect("valid");
         assert_eq!(body_hash(&one), body_hash(&two));

@@ -7,7 +7,7 @@ use axum::{Json, Router, extract::DefaultBodyLimit};
 use metrics_exporter_prometheus::PrometheusHandle;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{access::token::Verifier, error::Error, flow::Deps};
+use crate::{access::token::Verifier, error::Error, flow::Deps, livekit};
 
 pub mod bytes;
 pub mod clips;
@@ -16,6 +16,8 @@ pub mod extract;
 pub mod idempotency;
 mod layers;
 pub mod openapi;
+pub mod sessions;
+pub mod webhooks;
 
 /// Where the API begins; health, figures and documents are at the root.
 pub const BASE: &str = "/livekit-replay";
@@ -28,6 +30,8 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 pub struct AppState {
     /// What flows may reach.
     pub deps: Deps,
+    /// Checks LiveKit's webhooks.
+    pub webhooks: Arc<livekit::webhook::Receiver>,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
     /// Renders the figures, where a recorder is installed.
@@ -55,8 +59,9 @@ fn described() -> OpenApiRouter<AppState> {
 /// The routes under [`BASE`]: one line per file.
 fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        // .merge(sessions::routes())
-        // .merge(webhooks::routes())
+        .merge(sessions::routes())
+        .merge(sessions::start_routes())
+        .merge(webhooks::routes())
         .merge(clips::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

@@ -41,7 +41,7 @@ async fn receive(
         headers.get(axum::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let event = state.webhooks.receive(authorization, &body)?;
     let deps = state.deps.clone();
-    metrics::counter!("replay_webhooks_total").increment(1);
+    metrics::counter!("livekit_replay_webhooks_total").increment(1);
     state.deps.tasks.spawn(async move {
         if let Err(error) = flow::webhook::apply(&deps, &event).await {
             // not worth a retry by the sender: the reconcile pass makes up for it

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use plan::{PartPlan, Plan, PictureMove, plan};
+pub use plan::{PartPlan, PictureMove, Plan, plan};
 
 use super::{
     TOLERANCE,
@@ -164,8 +164,8 @@ impl Output<'_> {
                 return Err(Stop::Changed);
             }
             // sound that belongs before this picture goes before it
-            while let Some(frame) = frames
-                .next_if(|frame| unwrap_pts(frame.pts_raw, reference) <= dts)
+            while let Some(frame) =
+                frames.next_if(|frame| unwrap_pts(frame.pts_raw, reference) <= dts)
             {
                 self.frame(plan, part, unwrap_pts(frame.pts_raw, reference), &frame)?;
             }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TICKS,
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
-    ffmpeg::{Ffmpeg, Limits, Metadata, Target},
+    ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target},
     mp4::{self, Track, TrackEdit},
     verify::{self, Expected, Verified},
 };
@@ -23,8 +23,6 @@ use crate::{
 
 /// Pieces of the stream that wait for FFmpeg at most.
 const PIECES_AHEAD: usize = 4;
-/// Bits per second of the sound we encode.
-const AUDIO_BITS: u64 = 160_000;
 /// Share of the allowance that the pictures are planned to fill, attempt by attempt.
 const SHARES: [u64; 3] = [90, 75, 50];
 
@@ -106,9 +104,9 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
         Some(made) => made,
         None => {
             plan = planned(&parts, request.precision, true).await?;
-            job.make(&plan).await?.ok_or_else(|| {
-                Error::internal("composing", "parameters changed in an encode")
-            })?
+            job.make(&plan)
+                .await?
+                .ok_or_else(|| Error::internal("composing", "parameters changed in an encode"))?
         }
     };
     timings.mux = mux.elapsed();
@@ -180,17 +178,18 @@ impl Job<'_> {
                 return Ok(Some(made));
             }
         }
-        Err(Error::new(Code::QuotaExceeded, "The clip does not fit into the space reserved for it.")
-            .with("neededBytes", max.saturating_add(1)))
+        Err(Error::new(
+            Code::QuotaExceeded,
+            "The clip does not fit into the space reserved for it.",
+        )
+        .with("neededBytes", max.saturating_add(1)))
     }
 
     /// One run of FFmpeg, fed with the composed stream.
     async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<(Draft, Composed)>> {
         let draft = Draft::new(&self.request.work_dir);
-        let meta = Metadata {
-            title: self.request.title.clone(),
-            started_at: self.request.started_at,
-        };
+        let meta =
+            Metadata { title: self.request.title.clone(), started_at: self.request.started_at };
         let mut command = if plan.encode {
             self.ffmpeg.encode_command(plan, target, &meta, draft.path())
         } else {
@@ -221,9 +220,11 @@ impl Job<'_> {
         let sound_lead = composed.sound_lead;
         let work = tokio::task::spawn_blocking(move || {
             let read = mp4::read(&path)?;
-            let edits: Vec<_> = read.tracks.iter().map(|track| {
-                edit_of(track, encode, duration, sound_lead)
-            }).collect();
+            let edits: Vec<_> = read
+                .tracks
+                .iter()
+                .map(|track| edit_of(track, encode, duration, sound_lead))
+                .collect();
             mp4::patch(&path, &edits)
         });
         work.await
@@ -242,7 +243,8 @@ fn edit_of(track: &Track, encode: bool, duration: i64, sound_lead: i64) -> Track
         (false, false) => Some(sound_lead.max(0) * i64::from(track.timescale) / TICKS),
     };
     // an encoder's sound may end a little before the pictures do
-    let own: u64 = track.edits.iter().filter(|edit| edit.media_time >= 0).map(|edit| edit.duration).sum();
+    let own: u64 =
+        track.edits.iter().filter(|edit| edit.media_time >= 0).map(|edit| edit.duration).sum();
     let own = i64::try_from(own).unwrap_or(i64::MAX);
     let duration = if encode && !video && own > 0 { duration.min(own) } else { duration };
     TrackEdit { kind: track.kind, media_time, duration }
@@ -252,7 +254,7 @@ fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
     let ticks = u64::try_from(plan.duration).unwrap_or(1).max(1);
     let ticks_a_second = u64::try_from(TICKS).unwrap_or(1);
     let whole = max.saturating_mul(8).saturating_mul(ticks_a_second) / ticks;
-    let sound = if plan.audio.is_some() { AUDIO_BITS } else { 0 };
+    let sound = if plan.audio.is_some() { CAPPED_AUDIO_BITS } else { 0 };
     (whole.saturating_mul(share) / 100).saturating_sub(sound).max(20_000)
 }
 

@@ -10,6 +10,7 @@ use std::{path::PathBuf, time::Duration};
 use ffmpeg_sidecar::command::FfmpegCommand;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use recipes::CAPPED_AUDIO_BITS;
 pub use recipes::{Metadata, Target};
 pub use run::{Feed, Finished};
 

@@ -155,7 +155,7 @@ async fn record(
         world.egress_ending(egress_id, end);
     }
     let closed = match media {
-        Some(media) if graceful => media.finish().await,
+        Some(media) if graceful => media.finish(&world.cancel).await,
         Some(media) => {
             media.abort().await;
             Ok(None)
@@ -270,10 +270,18 @@ impl Media {
     }
 
     /// No more frames; everything is flushed and copied. Gives the place of the manifest, if there is one.
-    async fn finish(self) -> Result<Option<String>, End> {
+    async fn finish(self, cancel: &CancellationToken) -> Result<Option<String>, End> {
         self.finish.cancel();
-        let encoded = self.encoder.await;
-        let sunk = self.sink.await;
+        let ended = async { tokio::join!(self.encoder, self.sink) };
+        let hurried = async {
+            cancel.cancelled().await;
+            self.abort.cancel();
+            std::future::pending::<()>().await
+        };
+        let (encoded, sunk) = tokio::select! {
+            ended = ended => ended,
+            () = hurried => return Ok(None),
+        };
         remove(&self.scratch).await;
         match (encoded, sunk) {
             (Ok(Ok(())), Ok(Ok(manifest))) => Ok(manifest),

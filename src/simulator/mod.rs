@@ -488,6 +488,11 @@ impl Sim {
 
     // ---- questions for assertions ----
 
+    /// Present addresses of webhooks.
+    pub fn webhook_urls(&self) -> Vec<String> {
+        self.world.hooks.urls()
+    }
+
     /// All egresses since the start.
     pub fn egresses(&self) -> Vec<EgressView> {
         self.world.egress_views()

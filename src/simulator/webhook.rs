@@ -127,6 +127,10 @@ impl Webhooks {
         self.lock().urls = urls;
     }
 
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.lock().urls.clone()
+    }
+
     pub(super) fn add_fault(&self, fault: HookFault) {
         self.lock().faults.push(fault);
     }

@@ -417,9 +417,9 @@ impl World {
     pub(super) fn share_of(&self, room: &str, identity: &str) -> Option<Arc<Track>> {
         let state = self.lock();
         let people = &state.rooms.get(room)?.participants;
-        let tracks =
+        let mut tracks =
             people.iter().filter(|one| one.identity == identity).flat_map(|one| &one.tracks);
-        tracks.filter(|track| track.source == TrackSource::ScreenShare).next_back().cloned()
+        tracks.rfind(|track| track.source == TrackSource::ScreenShare).cloned()
     }
 }
 

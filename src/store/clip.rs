@@ -385,8 +385,8 @@ pub async fn amend(
         ..Default::default()
     });
     if raise_generation {
-        update = update
-            .col_expr(Column::LinkGeneration, super::schema::plus(Column::LinkGeneration, 1));
+        update =
+            update.col_expr(Column::LinkGeneration, super::schema::plus(Column::LinkGeneration, 1));
     }
     let outcome = update
         .filter(Column::Id.eq(id.clone()))

@@ -114,11 +114,7 @@ pub async fn release_dead<C: Conn>(db: &C, row: &Model, now: Timestamp) -> Resul
         .filter(Column::Key.eq(row.key.clone()))
         .filter(
             Condition::any()
-                .add(
-                    Condition::all()
-                        .add(Column::Status.is_null())
-                        .add(Column::LeaseUntil.lt(now)),
-                )
+                .add(Condition::all().add(Column::Status.is_null()).add(Column::LeaseUntil.lt(now)))
                 .add(Column::ExpiresAt.lte(now)),
         )
         .exec(db)

@@ -56,15 +56,9 @@ pub async fn open(deps: &Deps, caller: &Caller, id: &ClipId, kind: Kind) -> Resu
 ///
 /// # Errors
 /// As [`open`], and `unauthenticated` for a link that does not work (any more).
-pub async fn open_link(
-    deps: &Deps,
-    query: &SignedQuery,
-    id: &ClipId,
-    kind: Kind,
-) -> Result<File> {
+pub async fn open_link(deps: &Deps, query: &SignedQuery, id: &ClipId, kind: Kind) -> Result<File> {
     let clip = clip::load(deps.db.conn(), id).await?;
-    let link =
-        Link { scope: kind.scope(), id: id.as_str(), generation: clip.link_generation };
+    let link = Link { scope: kind.scope(), id: id.as_str(), generation: clip.link_generation };
     let viewer = links::verify(&deps.link_key, link, query, deps.clock.now())?;
     let caller = caller_of(viewer, &clip);
     file_for(deps, &caller, clip, kind).await
@@ -112,8 +106,7 @@ pub struct Links {
 
 /// Signed queries by which the caller's player can fetch the clip's files without his token.
 pub fn links(deps: &Deps, caller: &Caller, clip: &Clip) -> Links {
-    let by_token =
-        clip.community_id.as_ref().is_some_and(|id| caller.communities.contains_key(id));
+    let by_token = clip.community_id.as_ref().is_some_and(|id| caller.communities.contains_key(id));
     let viewer = Viewer {
         user: caller.user_id.clone(),
         member_since: caller.issued_at.filter(|_| by_token),

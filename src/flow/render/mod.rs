@@ -139,15 +139,14 @@ impl Attempt<'_> {
             for index in &part.segments {
                 let row = &planned.material.rows[*index];
                 let epochs = &planned.material.epoch_rows;
-                let epoch = epochs.iter().find(|epoch| epoch.number == row.epoch).ok_or_else(
-                    || Error::internal("linking segments", "a segment without its epoch"),
-                )?;
+                let epoch =
+                    epochs.iter().find(|epoch| epoch.number == row.epoch).ok_or_else(|| {
+                        Error::internal("linking segments", "a segment without its epoch")
+                    })?;
                 let original = buffer.join(&epoch.path).join(&row.file_name);
                 let ours = self.work_dir.join(format!("{}-{}.ts", row.epoch, row.number));
-                segments.push(SegmentFile {
-                    path: ours.clone(),
-                    pts_start_unwrapped: row.pts_start,
-                });
+                segments
+                    .push(SegmentFile { path: ours.clone(), pts_start_unwrapped: row.pts_start });
                 wanted.push((original, ours));
             }
             parts.push(CutPart { segments, from_pts: part.from_pts, to_pts: part.to_pts });
@@ -216,10 +215,11 @@ impl Attempt<'_> {
     /// Work files go whatever came of the attempt; what a crash leaves, the sweep of the work directory finds.
     async fn clean_up(&self) {
         let work_dir = self.work_dir.clone();
-        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(work_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
+        let removed =
+            tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(work_dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            });
         if let Ok(Err(error)) = removed.await {
             tracing::warn!(clip.id = %self.clip.id, error = %error, "work files stay for now");
         }

@@ -114,9 +114,9 @@ pub fn plan(parts: &[CutPart], precision: Precision, encode: bool) -> Result<Pla
     let with_sound = seen.iter().filter(|seen| seen.audio.is_some());
     let audio = with_sound.max_by_key(|seen| seen.plan.end - seen.plan.start);
     let audio = audio.and_then(|seen| seen.audio);
-    let alike = seen.iter().all(|seen| {
-        seen.sets == longest.sets && (seen.audio.is_none() || seen.audio == audio)
-    });
+    let alike = seen
+        .iter()
+        .all(|seen| seen.sets == longest.sets && (seen.audio.is_none() || seen.audio == audio));
     let mut whole = Plan {
         parts: Vec::new(),
         encode: encode || precision == Precision::Exact || !alike,
@@ -168,7 +168,7 @@ fn look_at(index: usize, part: &CutPart, precision: Precision) -> Result<Option<
         }
     }
     let keys = first.media.video.iter().zip(&first.times).filter(|(unit, _)| unit.key);
-    let key = keys.filter(|(_, time)| **time <= part.from_pts + TOLERANCE).last();
+    let key = keys.filter(|(_, time)| **time <= part.from_pts + TOLERANCE).next_back();
     let (unit, key_pts) = match key.or_else(|| first.media.video.first().zip(first.times.first())) {
         Some((unit, &pts)) => (unit, pts),
         None => return Ok(None),
@@ -249,8 +249,7 @@ impl Loaded {
             Error::new(Code::NoUsableSegments, "The recording holds no picture of this window.")
         })?;
         let media = load(&segment.path)?;
-        let time =
-            |unit: &AccessUnit| unwrap_pts(unit.pts_raw, segment.pts_start_unwrapped);
+        let time = |unit: &AccessUnit| unwrap_pts(unit.pts_raw, segment.pts_start_unwrapped);
         let times = media.video.iter().map(time).collect();
         Ok(Loaded { media, times })
     }

@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// Bits per second of the sound where the file's size is limited.
+pub(crate) const CAPPED_AUDIO_BITS: u64 = 96_000;
+
 /// What is written into the file about itself.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
@@ -68,7 +71,8 @@ impl Ffmpeg {
         };
         if let Some(format) = plan.audio {
             command.args(["-af", &sound_filter(plan)]);
-            command.codec_audio("aac").args(["-b:a", "160k"]);
+            let rate = if target == Target::Quality { 160_000 } else { CAPPED_AUDIO_BITS };
+            command.codec_audio("aac").args(["-b:a", &rate.to_string()]);
             let channels = if format.channels == 1 { "1" } else { "2" };
             command.args(["-ar", &format.rate.to_string(), "-ac", channels]);
         }
@@ -106,10 +110,8 @@ fn picture_filter(plan: &Plan) -> String {
     let moves = plan.picture_moves();
     let keep: Vec<_> =
         moves.iter().map(|m| format!("gte(pts,{})*lt(pts,{})", m.from, m.to)).collect();
-    let back: Vec<_> = moves
-        .iter()
-        .map(|m| format!("{}*gte(PTS,{})*lt(PTS,{})", m.back, m.from, m.to))
-        .collect();
+    let back: Vec<_> =
+        moves.iter().map(|m| format!("{}*gte(PTS,{})*lt(PTS,{})", m.back, m.from, m.to)).collect();
     let (width, height) = plan.size;
     format!(
         "select='{}',setpts='PTS-({})',scale=w={width}:h={height}:force_original_aspect_ratio=decrease,\

@@ -81,7 +81,8 @@ impl Ffmpeg {
         let pulse = Arc::new(AtomicU64::new(0));
         let mut report = Report::default();
         let mut tail = VecDeque::new();
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let end = {
             let work = async {
                 tokio::join!(

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use super::{boxes::{Boxes, full_box, u32_at, u64_at}, invalid, layout, read_range};
+use super::{
+    boxes::{Boxes, full_box, u32_at, u64_at},
+    invalid, layout, read_range,
+};
 
 /// The one edit that a track shall have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +80,13 @@ fn write_edit(moov: &mut [u8], trak: (usize, usize), time: Option<i64>, length: 
 }
 
 /// Writes a duration at its place for version 0 or 1 of the box.
-fn write_length(moov: &mut [u8], place: (usize, usize), length: u64, v0: usize, v1: usize) -> Option<()> {
+fn write_length(
+    moov: &mut [u8],
+    place: (usize, usize),
+    length: u64,
+    v0: usize,
+    v1: usize,
+) -> Option<()> {
     let body = moov.get_mut(place.0..place.1)?;
     if body.first() == Some(&1) {
         body.get_mut(v1..v1 + 8)?.copy_from_slice(&length.to_be_bytes());

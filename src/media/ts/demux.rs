@@ -226,7 +226,9 @@ impl Builder {
         let mut pts = if carried > 0 { self.rest_pts } else { own.take().unwrap_or(self.rest_pts) };
         let mut at = 0;
         while let Some(frame) = frame_at(bytes.get(at..).unwrap_or_default())? {
-            if at >= carried && let Some(time) = own.take() {
+            if at >= carried
+                && let Some(time) = own.take()
+            {
                 pts = time;
             }
             let data = bytes.get(at..at + frame.length).unwrap_or_default().to_vec();

@@ -66,9 +66,9 @@ pub fn inspect(bytes: &[u8]) -> Result<SegmentFacts, Damage> {
     let reference = first.pts_raw;
     let times: Vec<i64> = video.iter().map(|unit| unwrap_pts(unit.pts_raw, reference)).collect();
     let frame_duration = usual_distance(&times);
-    let (min, max) = times.iter().fold((reference, reference), |(min, max), &time| {
-        (min.min(time), max.max(time))
-    });
+    let (min, max) = times
+        .iter()
+        .fold((reference, reference), |(min, max), &time| (min.min(time), max.max(time)));
     let key_frames = video.iter().zip(&times).filter(|(unit, _)| unit.key);
     let key_frames = key_frames.map(|(unit, &pts)| KeyFrame { pts, offset: unit.offset as u64 });
     let mut sets = first.sets.hash;

@@ -125,7 +125,7 @@ fn check_shape(bytes: &[u8]) -> Result<(), Damage> {
         }
         return Err(if index == 0 { Damage::Foreign } else { Damage::corrupt("sync is lost") });
     }
-    if bytes.len() % PACKET == 0 { Ok(()) } else { Err(Damage::Truncated) }
+    if bytes.len().is_multiple_of(PACKET) { Ok(()) } else { Err(Damage::Truncated) }
 }
 
 fn parse(bytes: &[u8], offset: usize) -> Result<Packet<'_>, Damage> {

@@ -24,8 +24,7 @@ pub struct TsWriter {
 impl TsWriter {
     /// A stream that begins with its tables.
     pub fn new(audio: bool) -> TsWriter {
-        let mut writer =
-            TsWriter { out: Vec::new(), audio, counters: [0; 4], scratch: Vec::new() };
+        let mut writer = TsWriter { out: Vec::new(), audio, counters: [0; 4], scratch: Vec::new() };
         writer.tables();
         writer
     }
@@ -157,7 +156,7 @@ fn stamp(kind: u8, time: i64) -> [u8; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::ts::{demux, silence, AudioFormat};
+    use crate::media::ts::{AudioFormat, demux, silence};
 
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
