@@ -4,6 +4,7 @@
 //! transaction. A limit that must be exact is decided by the database. Every door (HTTP, webhook, job, schedule,
 //! command) reaches the same verb.
 
+pub mod admin;
 pub mod authorize;
 pub mod auto_start;
 pub mod capture;
@@ -12,6 +13,8 @@ pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
+pub mod figures;
+pub mod health;
 pub mod idempotency;
 pub mod index;
 pub mod library;

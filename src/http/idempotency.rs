@@ -24,7 +24,7 @@ use crate::{
 /// The request's header.
 pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Marks an answer that was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The key of a request, if it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]

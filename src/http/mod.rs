@@ -7,15 +7,25 @@ use axum::{Json, Router, extract::DefaultBodyLimit};
 use metrics_exporter_prometheus::PrometheusHandle;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{access::token::Verifier, error::Error, flow::Deps, livekit};
+use limits::Limited;
 
+use crate::{
+    access::token::Verifier,
+    error::Error,
+    flow::{Deps, maintenance::Maintenance},
+    livekit,
+};
+
+mod admin;
 pub mod bytes;
 pub mod clips;
 pub mod error;
 pub mod extract;
+mod health;
 pub mod idempotency;
 mod layers;
-pub mod openapi;
+pub mod limits;
+mod openapi;
 pub mod sessions;
 pub mod webhooks;
 
@@ -34,15 +44,16 @@ pub struct AppState {
     pub webhooks: Arc<livekit::webhook::Receiver>,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
+    /// The scheduled work.
+    pub maintenance: Arc<dyn Maintenance>,
     /// Renders the figures, where a recorder is installed.
     pub figures: Option<PrometheusHandle>,
 }
 
 /// The whole door.
 pub fn router(state: AppState) -> Router {
-    let (router, document) = described().split_for_parts();
-    let document = Arc::new(document);
-    let served = Arc::clone(&document);
+    let (router, document) = described(&state).split_for_parts();
+    let served = Arc::new(document);
     let router = router
         .route("/openapi.json", axum::routing::get(move || async move { Json((*served).clone()) }))
         .merge(openapi::page())
@@ -51,17 +62,24 @@ pub fn router(state: AppState) -> Router {
     layers::wrap(router, &state)
 }
 
-/// Every route with its description; the document and the router cannot disagree.
-fn described() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(openapi::frame()).nest(BASE, api())
+/// The document, as `/openapi.json` answers it.
+pub fn document(state: &AppState) -> utoipa::openapi::OpenApi {
+    described(state).into_openapi()
 }
 
-/// The routes under [`BASE`]: one line per file.
-fn api() -> OpenApiRouter<AppState> {
+/// Every route with its description: the document and the router cannot disagree.
+fn described(state: &AppState) -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::frame()).merge(health::routes()).nest(BASE, api(state))
+}
+
+/// The routes under [`BASE`]: one line per file, and one per limit.
+fn api(state: &AppState) -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .merge(sessions::routes())
-        .merge(sessions::start_routes())
+        .merge(limits::limited(sessions::routes(), state, Limited::Delete))
+        .merge(limits::limited(sessions::start_routes(), state, Limited::Start))
         .merge(webhooks::routes())
-        .merge(clips::routes())
+        .merge(limits::limited(clips::routes(), state, Limited::Delete))
+        .merge(limits::limited(clips::capture_routes(), state, Limited::Capture))
+        .merge(admin::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

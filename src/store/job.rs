@@ -8,10 +8,10 @@ use sea_orm::{
     sea_query::{LockBehavior, LockType, Query},
 };
 
-use super::{Conn, Db, Page, Tx, columns, db_error, schema::plus};
+use super::{Conn, Db, Page, Tx, clip, columns, db_error, schema::plus};
 use crate::{
     domain::{
-        id::{ClipId, JobId},
+        id::{ClipId, CommunityId, JobId},
         text_enum::text_enum,
         time::Timestamp,
     },
@@ -338,9 +338,27 @@ pub async fn list<C: Conn>(
     state: Option<JobState>,
     page: Page,
 ) -> Result<(Vec<Model>, u64)> {
+    list_of(db, state, None, page).await
+}
+
+/// A page of jobs, of those that make a community's clips if one is given.
+pub async fn list_of<C: Conn>(
+    db: &C,
+    state: Option<JobState>,
+    community: Option<&CommunityId>,
+    page: Page,
+) -> Result<(Vec<Model>, u64)> {
     let mut query = Entity::find();
     if let Some(state) = state {
         query = query.filter(Column::State.eq(state));
+    }
+    if let Some(community) = community {
+        let clips = Query::select()
+            .column(clip::Column::Id)
+            .from(clip::Entity)
+            .and_where(clip::Column::CommunityId.eq(community.clone()))
+            .to_owned();
+        query = query.filter(Column::ClipId.in_subquery(clips));
     }
     let total = query.clone().count(db).await.map_err(|error| db_error("counting jobs", error))?;
     let rows = query

@@ -135,6 +135,20 @@ impl Db {
         self.conn.ping().await.map_err(|error| db_error("asking the database", error))
     }
 
+    /// Connections open and idle.
+    pub fn pool(&self) -> (u32, usize) {
+        match self.engine() {
+            Engine::Sqlite => {
+                let pool = self.conn.get_sqlite_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            Engine::Postgres => {
+                let pool = self.conn.get_postgres_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+        }
+    }
+
     /// Closes the pool; later queries fail.
     pub async fn close(self) -> Result<()> {
         self.conn.close().await.map_err(|error| db_error("closing the database", error))

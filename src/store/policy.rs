@@ -95,3 +95,14 @@ pub async fn delete_of<C: Conn>(db: &C, subject: &str, domain: &str) -> Result<u
 pub async fn bump_version(tx: &Tx) -> Result<()> {
     setting::set(tx, setting::POLICY_VERSION, uuid::Uuid::now_v7().to_string()).await
 }
+
+/// Whether there is a rule of a subject in a domain.
+pub async fn is_defined<C: Conn>(db: &C, subject: &str, domain: &str) -> Result<bool> {
+    let row = Entity::find()
+        .filter(Column::V0.eq(subject))
+        .filter(Column::V1.eq(domain))
+        .one(db)
+        .await
+        .map_err(|error| db_error("looking for a rule", error))?;
+    Ok(row.is_some())
+}

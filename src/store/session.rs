@@ -304,3 +304,24 @@ pub async fn widen_media<C: Conn>(
     }
     Ok(())
 }
+
+#[derive(Debug, sea_orm::FromQueryResult)]
+struct StatusCount {
+    status: SessionStatus,
+    count: i64,
+}
+
+/// How many sessions there are in each state that has any.
+pub async fn count_by_status<C: Conn>(db: &C) -> Result<Vec<(SessionStatus, i64)>> {
+    use sea_orm::sea_query::ExprTrait;
+    let rows = Entity::find()
+        .select_only()
+        .column(Column::Status)
+        .column_as(Expr::col(Column::Id).count(), "count")
+        .group_by(Column::Status)
+        .into_model::<StatusCount>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("counting sessions by status", error))?;
+    Ok(rows.into_iter().map(|row| (row.status, row.count)).collect())
+}

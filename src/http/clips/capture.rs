@@ -32,6 +32,7 @@ use crate::{
         error::{Answer, Problem},
         extract::{Arrived, Body, Path, RequestId, parse_json},
         idempotency::{Key, body_hash, finish, replayed},
+        limits::Allowance,
     },
 };
 
@@ -118,6 +119,7 @@ pub(super) async fn create(
     RequestId(request_id): RequestId,
     key: Key,
     headers: HeaderMap,
+    allowance: Allowance,
     Body(value): Body<Value>,
 ) -> Answer<Response> {
     let patience = patience(&state, &headers);
@@ -130,6 +132,13 @@ pub(super) async fn create(
     {
         let id = ClipId::new(kept.location.unwrap_or_default());
         return respond(&state, &caller, &id, patience).await.map(replayed);
+    }
+    // the first of its key, and now it counts
+    if let Err(error) = allowance.spend().await {
+        if let Some(claim) = &claim {
+            idempotency::release(&state.deps, claim).await?;
+        }
+        return Err(error.into());
     }
     let (deps, who) = (state.deps.clone(), caller.clone());
     let accepted = finish(&state.deps, async move {

@@ -29,7 +29,6 @@ pub use shape::ClipBody;
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(capture::create))
         .routes(routes!(capture::retry))
         .routes(routes!(my_clips))
         .routes(routes!(community_clips))
@@ -38,6 +37,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(files::video))
         .routes(routes!(files::poster))
         .routes(routes!(my_quota))
+}
+
+/// The route that is limited as a capture.
+pub fn capture_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(capture::create))
 }
 
 /// Clips on a page unless asked otherwise.

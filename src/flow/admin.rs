@@ -1,0 +1,372 @@
+//! What administrators see and change: a community's limits and roles, a user's allowance, all sessions, clips, jobs.
+//! An instance admin may all of it; who holds MANAGE_REPLAY_LIMITS in a community, what concerns that community.
+
+use super::{Deps, authorize};
+use crate::{
+    access::{Caller, EVERYWHERE, INSTANCE_ADMIN, MEMBER, Permission, policy},
+    domain::{
+        id::{ClipId, CommunityId, JobId, SessionId, UserId},
+        names,
+    },
+    error::{Code, Error, Result},
+    store,
+};
+
+pub use crate::store::{
+    Page,
+    clip::Model as Clip,
+    community::{Change as CommunityChange, Model as Community},
+    job::{JobState, Model as Job},
+    quota::Model as Account,
+    session::Model as Session,
+};
+
+/// Asks for the right to manage `community`; without one, or for `*`, for an instance admin.
+pub async fn require_manager(
+    deps: &Deps,
+    caller: &Caller,
+    community: Option<&CommunityId>,
+) -> Result<()> {
+    match community {
+        Some(community) if community.as_str() != EVERYWHERE => {
+            names::check_name("communityId", community.as_str())?;
+            let permission = Permission::ManageReplayLimits;
+            authorize::require(deps, caller, permission, Some(community)).await
+        }
+        _ => authorize::require_instance_admin(deps, caller).await,
+    }
+}
+
+/// A community's settings.
+pub async fn show_community(deps: &Deps, caller: &Caller, id: &CommunityId) -> Result<Community> {
+    refuse_everywhere(id)?;
+    require_manager(deps, caller, Some(id)).await?;
+    store::community::load_or_make(deps.db.conn(), id, deps.clock.now()).await
+}
+
+/// Changes a community's settings; more places than the ceiling are an instance admin's to give.
+pub async fn change_community(
+    deps: &Deps,
+    caller: &Caller,
+    id: &CommunityId,
+    change: CommunityChange,
+) -> Result<Community> {
+    refuse_everywhere(id)?;
+    require_manager(deps, caller, Some(id)).await?;
+    if let Some(places) = change.max_concurrent {
+        if places < 1 {
+            let message = "must be at least 1; use enabled: false to refuse new starts";
+            return Err(Error::invalid_field("maxConcurrent", message));
+        }
+        let ceiling = deps.config.limits.community_ceiling;
+        if places > ceiling && !authorize::is_instance_admin(deps, caller).await? {
+            let detail =
+                format!("Only an instance admin may give a community more than {ceiling} places.");
+            return Err(Error::new(Code::PermissionDenied, detail)
+                .with("permission", INSTANCE_ADMIN)
+                .with("communityId", id.as_str())
+                .with("ceiling", ceiling));
+        }
+    }
+    let row =
+        store::community::update(deps.db.conn(), id, change.clone(), deps.clock.now()).await?;
+    tracing::info!(
+        community.id = %id, by = %caller.user_id, max_concurrent = change.max_concurrent,
+        enabled = change.enabled, auto_start = change.auto_start, "community changed"
+    );
+    Ok(row)
+}
+
+/// A user's account and how many clips are ready.
+pub async fn show_account(deps: &Deps, caller: &Caller, user: &UserId) -> Result<(Account, u64)> {
+    names::check_name("userId", user.as_str())?;
+    authorize::require_instance_admin(deps, caller).await?;
+    let account = store::quota::load_or_make(deps.db.conn(), user, deps.clock.now()).await?;
+    Ok((account, store::clip::count_ready(deps.db.conn(), user).await?))
+}
+
+/// Sets a user's allowance.
+pub async fn set_quota(
+    deps: &Deps,
+    caller: &Caller,
+    user: &UserId,
+    quota_bytes: i64,
+) -> Result<(Account, u64)> {
+    names::check_name("userId", user.as_str())?;
+    authorize::require_instance_admin(deps, caller).await?;
+    if quota_bytes < 0 {
+        return Err(Error::invalid_field("quotaBytes", "must not be negative"));
+    }
+    let now = deps.clock.now();
+    let account = store::quota::set_quota(deps.db.conn(), user, quota_bytes, now).await?;
+    tracing::info!(user.id = %user, by = %caller.user_id, quota_bytes, "quota changed");
+    Ok((account, store::clip::count_ready(deps.db.conn(), user).await?))
+}
+
+/// A session with what only administrators see of its newest epoch.
+#[derive(Debug, Clone)]
+pub struct SessionReport {
+    /// The session.
+    pub session: Session,
+    /// LiveKit's name of its newest recording.
+    pub egress_id: Option<String>,
+    /// Relative to the buffer store.
+    pub segment_path: Option<String>,
+    /// Label minus screen time.
+    pub delay_ms: Option<i64>,
+    /// Added to the egress host's clock.
+    pub clock_offset_ms: Option<i64>,
+}
+
+/// A page of sessions, newest first, with the total.
+pub async fn list_sessions(
+    deps: &Deps,
+    caller: &Caller,
+    community: Option<CommunityId>,
+    active_only: bool,
+    page: Page,
+) -> Result<(Vec<SessionReport>, u64)> {
+    require_manager(deps, caller, community.as_ref()).await?;
+    let filter =
+        store::session::Filter { community_id: community.filter(is_community), active_only };
+    let (rows, total) = store::session::list_all(deps.db.conn(), &filter, page).await?;
+    let mut reports = Vec::with_capacity(rows.len());
+    for session in rows {
+        reports.push(report(deps, session).await?);
+    }
+    Ok((reports, total))
+}
+
+async fn report(deps: &Deps, session: Session) -> Result<SessionReport> {
+    let id: &SessionId = &session.id;
+    let epoch = store::epoch::find(deps.db.conn(), id, session.current_epoch).await?;
+    Ok(SessionReport {
+        egress_id: epoch.as_ref().and_then(|epoch| Some(epoch.egress_id.clone()?.into_string())),
+        segment_path: epoch.as_ref().map(|epoch| epoch.path.clone()),
+        delay_ms: epoch.as_ref().and_then(|epoch| epoch.delay_ms),
+        clock_offset_ms: epoch
+            .and_then(|epoch| epoch.clock_offset_us)
+            .map(|micros| micros.div_euclid(1000)),
+        session,
+    })
+}
+
+/// A page of clips, newest first, with the total.
+pub async fn list_clips(
+    deps: &Deps,
+    caller: &Caller,
+    community: Option<CommunityId>,
+    user: Option<UserId>,
+    page: Page,
+) -> Result<(Vec<Clip>, u64)> {
+    require_manager(deps, caller, community.as_ref()).await?;
+    let filter = store::clip::Filter {
+        user_id: user,
+        community_id: community.filter(is_community),
+        ..Default::default()
+    };
+    store::clip::list(deps.db.conn(), &filter, page).await
+}
+
+/// A page of jobs, newest first, with the total.
+pub async fn list_jobs(
+    deps: &Deps,
+    caller: &Caller,
+    community: Option<CommunityId>,
+    state: Option<JobState>,
+    page: Page,
+) -> Result<(Vec<Job>, u64)> {
+    require_manager(deps, caller, community.as_ref()).await?;
+    let community = community.filter(is_community);
+    store::job::list_of(deps.db.conn(), state, community.as_ref(), page).await
+}
+
+/// Puts a failed job back into the queue, as long as its clip still waits for it.
+///
+/// # Errors
+/// [`Code::ClipNotReady`] if the job has not failed, or its clip has ended (that is retried as a clip).
+pub async fn retry_job(deps: &Deps, caller: &Caller, id: &JobId) -> Result<Job> {
+    let found = store::job::find(deps.db.conn(), id).await?;
+    let clip = match found.as_ref().and_then(|job| job.clip_id.as_ref()) {
+        Some(clip) => find_clip(deps, clip).await?,
+        None => None,
+    };
+    // the right is asked before it is told whether there is such a job
+    let community = clip.as_ref().and_then(|clip| clip.community_id.as_ref());
+    require_manager(deps, caller, community).await?;
+    if found.is_none() {
+        return Err(Error::not_found("job"));
+    }
+    use crate::domain::lifecycle::ClipStatus::Processing;
+    let wanted = clip.as_ref().is_none_or(|clip| clip.status == Processing);
+    if !wanted || !store::job::requeue(deps.db.conn(), id, deps.clock.now()).await? {
+        return Err(Error::new(
+            Code::ClipNotReady,
+            "Only a failed job whose clip is still being made can be put back into the queue.",
+        ));
+    }
+    deps.wake.jobs.notify_waiters();
+    tracing::info!(job.id = %id, by = %caller.user_id, "job put back into the queue");
+    store::job::find(deps.db.conn(), id).await?.ok_or_else(|| Error::not_found("job"))
+}
+
+async fn find_clip(deps: &Deps, id: &ClipId) -> Result<Option<Clip>> {
+    store::clip::find(deps.db.conn(), id).await
+}
+
+/// What a role may in a community.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleReport {
+    /// The role.
+    pub role: String,
+    /// Where; `*` = everywhere.
+    pub community: CommunityId,
+    /// What it permits there.
+    pub permissions: Vec<Permission>,
+    /// Whether the community defines it itself.
+    pub defined_here: bool,
+}
+
+/// What a role may in a community.
+pub async fn show_role(
+    deps: &Deps,
+    caller: &Caller,
+    community: &CommunityId,
+    role: &str,
+) -> Result<RoleReport> {
+    names::check_name("role", role)?;
+    require_manager(deps, caller, Some(community)).await?;
+    let (permissions, defined_here) =
+        authorize::permissions_of(deps, role, Some(community)).await?;
+    if permissions.is_empty() && !defined_here && role != MEMBER {
+        return Err(Error::not_found("role"));
+    }
+    Ok(RoleReport {
+        role: role.to_owned(),
+        community: community.clone(),
+        permissions,
+        defined_here,
+    })
+}
+
+/// Defines what a role may in a community, in place of what it may everywhere.
+pub async fn define_role(
+    deps: &Deps,
+    caller: &Caller,
+    community: &CommunityId,
+    role: &str,
+    permissions: &[Permission],
+) -> Result<RoleReport> {
+    names::check_name("role", role)?;
+    refuse_instance_admin(role)?;
+    require_manager(deps, caller, Some(community)).await?;
+    let (subject, domain) = (policy::subject(role), policy::domain(Some(community)));
+    let tx = deps.db.begin().await?;
+    store::policy::delete_of(&tx, &subject, &domain).await?;
+    for permission in permissions {
+        store::policy::add(&tx, &subject, &domain, permission.as_str()).await?;
+    }
+    if permissions.is_empty() {
+        store::policy::add(&tx, &subject, &domain, policy::NOTHING).await?;
+    }
+    store::policy::bump_version(&tx).await?;
+    store::commit(tx).await?;
+    tracing::info!(community.id = %community, role, by = %caller.user_id, "role defined");
+    show_role(deps, caller, community, role).await
+}
+
+/// Drops a community's own definition of a role. A role that then is defined nowhere is taken from its holders there,
+/// so that nobody has it by surprise when the name is used again.
+pub async fn drop_role(
+    deps: &Deps,
+    caller: &Caller,
+    community: &CommunityId,
+    role: &str,
+) -> Result<()> {
+    names::check_name("role", role)?;
+    refuse_instance_admin(role)?;
+    require_manager(deps, caller, Some(community)).await?;
+    let subject = policy::subject(role);
+    let tx = deps.db.begin().await?;
+    let dropped = store::policy::delete_of(&tx, &subject, &policy::domain(Some(community))).await?;
+    if dropped == 0 {
+        store::rollback(tx).await?;
+        return Err(Error::not_found("role"));
+    }
+    if !store::policy::is_defined(&tx, &subject, EVERYWHERE).await? {
+        store::member::revoke_from_all(&tx, community, role).await?;
+    }
+    store::policy::bump_version(&tx).await?;
+    store::commit(tx).await?;
+    tracing::info!(community.id = %community, role, by = %caller.user_id, "role dropped");
+    Ok(())
+}
+
+/// Gives a user a role in a community (everywhere with `*`).
+pub async fn grant_role(
+    deps: &Deps,
+    caller: &Caller,
+    community: &CommunityId,
+    user: &UserId,
+    role: &str,
+) -> Result<()> {
+    names::check_name("userId", user.as_str())?;
+    names::check_name("role", role)?;
+    if community.as_str() != EVERYWHERE {
+        refuse_instance_admin(role)?;
+    }
+    require_manager(deps, caller, Some(community)).await?;
+    let now = deps.clock.now();
+    store::member::grant(deps.db.conn(), community, user, role, now).await?;
+    tracing::info!(community.id = %community, user.id = %user, role, by = %caller.user_id, "role granted");
+    Ok(())
+}
+
+/// Takes a role from a user; not having had it is fine.
+pub async fn revoke_role(
+    deps: &Deps,
+    caller: &Caller,
+    community: &CommunityId,
+    user: &UserId,
+    role: &str,
+) -> Result<()> {
+    names::check_name("userId", user.as_str())?;
+    names::check_name("role", role)?;
+    require_manager(deps, caller, Some(community)).await?;
+    store::member::revoke(deps.db.conn(), community, user, role).await?;
+    tracing::info!(community.id = %community, user.id = %user, role, by = %caller.user_id, "role revoked");
+    Ok(())
+}
+
+/// Removes a member: roles in rows go, and roles in tokens issued until now count no more.
+pub async fn remove_member(
+    deps: &Deps,
+    caller: &Caller,
+    community: &CommunityId,
+    user: &UserId,
+) -> Result<()> {
+    names::check_name("userId", user.as_str())?;
+    require_manager(deps, caller, Some(community)).await?;
+    let tx = deps.db.begin().await?;
+    store::member::remove(&tx, community, user, deps.clock.now()).await?;
+    store::commit(tx).await?;
+    tracing::info!(community.id = %community, user.id = %user, by = %caller.user_id, "member removed");
+    Ok(())
+}
+
+fn is_community(id: &CommunityId) -> bool {
+    id.as_str() != EVERYWHERE
+}
+
+fn refuse_everywhere(id: &CommunityId) -> Result<()> {
+    if is_community(id) { Ok(()) } else { Err(Error::not_found("community")) }
+}
+
+/// The role is held everywhere or not at all, and needs no rules.
+fn refuse_instance_admin(role: &str) -> Result<()> {
+    if role != INSTANCE_ADMIN {
+        return Ok(());
+    }
+    let message = "instance_admin is held everywhere or not at all, and may everything";
+    Err(Error::invalid_field("role", message))
+}
