@@ -64,7 +64,10 @@ pub async fn a_capture_becomes_a_clip_that_decodes_and_settles_its_bytes(mut ben
     let clip = reply.json();
     assert_eq!(reply.status, StatusCode::CREATED, "{clip:#}");
     assert_eq!(clip["status"], "ready");
-    assert_eq!(reply.header("location"), format!("/livekit-replay/clips/{}", clip["id"].as_str().unwrap()));
+    assert_eq!(
+        reply.header("location"),
+        format!("/livekit-replay/clips/{}", clip["id"].as_str().unwrap())
+    );
     assert_eq!(clip["startsAt"], json!(session.began.plus_seconds(5)));
     assert_eq!(clip["endsAt"], json!(session.began.plus_seconds(11)));
     assert_eq!(clip["gaps"], json!([]));
@@ -101,7 +104,10 @@ pub async fn of_sixty_captures_at_once_exactly_as_many_are_accepted_as_fit(mut b
     let needed = account.reserved_bytes;
     assert!(needed > 1 << 20, "{one:#}");
     let id = one["id"].as_str().unwrap();
-    assert_eq!(bench.ask("bob", "DELETE", &format!("/clips/{id}"), None).await.status, StatusCode::OK);
+    assert_eq!(
+        bench.ask("bob", "DELETE", &format!("/clips/{id}"), None).await.status,
+        StatusCode::OK
+    );
     assert_eq!(bench.account("bob").await.reserved_bytes, 0);
     let room_for_seven = needed * 7 + needed / 2;
     let user = UserId::new("bob");
@@ -191,7 +197,10 @@ pub async fn a_cancelled_capture_gives_everything_back(mut bench: Bench) {
     body["title"] = json!("too long to wait for");
     let clip = accepted(&bench, "eve", body).await.json();
     let path = format!("/clips/{}", clip["id"].as_str().unwrap());
-    assert_eq!(bench.ask("eve", "GET", &format!("{path}/file"), None).await.json()["code"], "clip_not_ready");
+    assert_eq!(
+        bench.ask("eve", "GET", &format!("{path}/file"), None).await.json()["code"],
+        "clip_not_ready"
+    );
     assert!(bench.account("eve").await.reserved_bytes > 0);
     assert_eq!(bench.ask("fred", "DELETE", &path, None).await.json()["code"], "not_found");
 
@@ -254,9 +263,7 @@ pub async fn repeats_of_a_capture_get_the_same_clip(mut bench: Bench) {
     session.end(RECORDED).await;
     let body = session.window(2, 6);
     let key = [("idempotency-key", "press-1")];
-    let asked = (0..5).map(|_| {
-        bench.ask_with("hal", "POST", "/capture", Some(body.clone()), &key)
-    });
+    let asked = (0..5).map(|_| bench.ask_with("hal", "POST", "/capture", Some(body.clone()), &key));
     let replies = futures::future::join_all(asked).await;
     let first = replies[0].json()["id"].clone();
     for reply in &replies {
@@ -384,13 +391,17 @@ pub async fn files_are_sent_in_ranges_by_token_and_by_link(mut bench: Bench) {
     let head = bench.ask("lea", "HEAD", &path, None).await;
     assert_eq!(head.header("content-length"), bytes.len().to_string());
     assert!(head.bytes.is_empty());
-    let ask = async |headers: &[(&str, &str)]| bench.ask_with("lea", "GET", &path, None, headers).await;
+    let ask =
+        async |headers: &[(&str, &str)]| bench.ask_with("lea", "GET", &path, None, headers).await;
     let part = ask(&[("range", "bytes=100-199")]).await;
     assert_eq!((part.status, part.bytes.as_ref()), (StatusCode::PARTIAL_CONTENT, &bytes[100..200]));
     assert_eq!(part.header("content-range"), format!("bytes 100-199/{}", bytes.len()));
     let part = ask(&[("range", "bytes=-10"), ("if-range", &tag)]).await;
     assert_eq!(part.bytes.as_ref(), &bytes[bytes.len() - 10..]);
-    assert_eq!(ask(&[("range", "bytes=0-9"), ("if-range", "\"old\"")]).await.status, StatusCode::OK);
+    assert_eq!(
+        ask(&[("range", "bytes=0-9"), ("if-range", "\"old\"")]).await.status,
+        StatusCode::OK
+    );
     assert_eq!(ask(&[("range", "bytes=0-1,5-6")]).await.status, StatusCode::OK);
     let beyond = ask(&[("range", "bytes=999999999-")]).await;
     assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
@@ -431,9 +442,12 @@ pub async fn who_may_see_a_clip_follows_its_visibility(mut bench: Bench) {
     let path = format!("/clips/{}", clip["id"].as_str().unwrap());
     let stranger = format!("Bearer {}", bench.token_as("oz", None));
     let stranger = [("authorization", stranger.as_str())];
-    for (visibility, member, other) in
-        [("private", 404, 404), ("unlisted", 404, 404), ("community", 200, 404), ("public", 200, 200)]
-    {
+    for (visibility, member, other) in [
+        ("private", 404, 404),
+        ("unlisted", 404, 404),
+        ("community", 200, 404),
+        ("public", 200, 200),
+    ] {
         let change = json!({ "visibility": visibility });
         assert_eq!(bench.ask("ned", "PATCH", &path, Some(change)).await.status, StatusCode::OK);
         assert_eq!(bench.ask("pam", "GET", &path, None).await.status.as_u16(), member);

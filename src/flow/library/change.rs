@@ -142,6 +142,7 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
     // under the row's lock, so that no publication comes after it; before the commit, so that nothing brings the
     // clip back once its row is gone
     files.entomb().await?;
+    crash::point("between-tombstone-and-commit");
     if !clip::delete_if(&tx, id, &[clip.status]).await? {
         return Err(Error::not_found("clip"));
     }

@@ -131,7 +131,9 @@ pub(super) async fn create(
             idempotency::begin(&state.deps, claim, &hash, ACCEPT_LEASE).await?
     {
         let id = ClipId::new(kept.location.unwrap_or_default());
-        return respond(&state, &caller, &id, patience).await.map(replayed);
+        // also a failure is a repeat: of a capture that was accepted once and counted once
+        let again = respond(&state, &caller, &id, patience).await;
+        return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
     }
     // the first of its key, and now it counts
     if let Err(error) = allowance.spend().await {
