@@ -112,6 +112,7 @@ impl CaptureBody {
         (status = 202, description = "The clip is being made; see Location", body = ClipBody),
     )
 )]
+#[expect(clippy::too_many_arguments, reason = "each is one extractor")]
 pub(super) async fn create(
     State(state): State<AppState>,
     caller: Caller,
