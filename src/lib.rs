@@ -39,5 +39,7 @@ pub mod http;
 pub mod jobs;
 pub mod livekit;
 pub mod media;
+pub mod schedule;
 pub mod simulator;
 pub mod store;
+
