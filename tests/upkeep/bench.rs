@@ -156,6 +156,7 @@ impl Bench {
             link_key: Arc::from(b"a key for the links of a test".as_slice()),
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
+            presence: Arc::default(),
             stores: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -296,9 +297,10 @@ impl Recorded<'_> {
 
     /// A playlist as egress writes it.
     pub fn playlist(&self, numbers: impl IntoIterator<Item = u64>, ended: bool) -> String {
-        let mut text = "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:2\n\
+        let mut text =
+            "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:2\n\
                         #EXT-X-MEDIA-SEQUENCE:0\n"
-            .to_owned();
+                .to_owned();
         for number in numbers {
             let (at, name) = (self.label(number), segment_file_name(number));
             text += &format!("#EXT-X-PROGRAM-DATE-TIME:{at}\n#EXTINF:2.000,\n{name}\n");
