@@ -142,6 +142,7 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
     // under the row's lock, so that no publication comes after it; before the commit, so that nothing brings the
     // clip back once its row is gone
     files.entomb().await?;
+    crash::point("between-tombstone-and-commit");
     if !clip::delete_if(&tx, id, &[clip.status]).await? {
         return Err(Error::not_found("clip"));
     }
@@ -159,9 +160,13 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
 /// `storage_unavailable`; call it again.
 pub async fn finish_deletion(deps: &Deps, user: &UserId, id: &ClipId) -> Result<()> {
     let files = ClipFiles::of(deps, user, id)?;
-    if clip::find(deps.db.conn(), id).await?.is_some() {
-        return files.exhume().await;
+    let tx = deps.db.begin().await?;
+    // under the row's lock: a deletion that is on its way is waited for
+    if clip::amend(&tx, id, None, None, false, deps.clock.now()).await? {
+        files.exhume().await?;
+        return store::commit(tx).await;
     }
+    store::rollback(tx).await?;
     files.remove_all().await.map(drop)
 }
 
