@@ -41,6 +41,7 @@ pub mod http;
 pub mod jobs;
 pub mod livekit;
 pub mod media;
+pub mod schedule;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;

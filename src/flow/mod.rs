@@ -5,9 +5,11 @@
 //! command) reaches the same verb.
 
 pub mod admin;
+pub mod audit;
 pub mod authorize;
 pub mod auto_start;
 pub mod capture;
+pub mod cleanup;
 pub mod clip_files;
 pub mod crash;
 pub mod disk;
@@ -22,7 +24,9 @@ pub mod links;
 pub mod maintenance;
 pub mod material;
 pub mod place;
+pub mod probe;
 pub mod rate_limit;
+pub mod reap;
 pub mod reconcile;
 pub mod render;
 pub mod room;
@@ -31,6 +35,8 @@ pub mod start;
 pub mod stop;
 pub mod stores;
 pub mod supervise;
+pub mod sweep;
+pub mod upkeep;
 pub mod webhook;
 pub mod work;
 

@@ -10,7 +10,8 @@ use crate::{
     config::Config,
     domain::time::Timestamp,
     error::{Code, Error, Result},
-    media::files::{Gate, Trouble},
+    flow::Deps,
+    media::files::{Found, Gate, Trouble, read_plain},
 };
 
 /// How long one piece of ordinary file work may take.
@@ -157,5 +158,35 @@ pub fn in_buffer(config: &Config, relative: &str) -> Result<PathBuf> {
         Ok(config.storage.buffer.join(Path::new(relative)))
     } else {
         Err(Error::internal("joining a path of the buffer", format!("{relative:?} leaves it")))
+    }
+}
+
+/// Room on the file system that holds `path`. Blocking; called behind a gate.
+pub fn space_of(path: &Path) -> std::io::Result<Space> {
+    let found = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+}
+
+/// The file in each store's root that says whose it is.
+pub const MARKER: &str = ".livekit-replay.json";
+
+/// Asks the store itself whether it is there and ours: a mount that vanished leaves an empty directory in its place,
+/// and whoever deletes must not take that for "everything is gone".
+///
+/// # Errors
+/// [`Code::StorageUnavailable`].
+pub async fn demand_ours(deps: &Deps, which: Which) -> Result<()> {
+    let marker = which.root(&deps.config).join(MARKER);
+    let found = work(&deps.stores, which, move || read_plain(&marker, 4096)).await?;
+    let Found::Bytes(bytes) = found else {
+        return Err(unavailable(which, "its marker is not there: nothing is mounted"));
+    };
+    let marker: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| unavailable(which, error))?;
+    if marker["instanceId"] == deps.instance.as_str() {
+        Ok(())
+    } else {
+        Err(unavailable(which, "its marker names another instance"))
     }
 }

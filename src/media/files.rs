@@ -143,6 +143,62 @@ pub fn list_names(directory: &Path) -> io::Result<Option<Vec<String>>> {
     Ok(Some(names))
 }
 
+/// Removes a file that may be gone already; says how many bytes went, `None` if it was not there.
+pub fn remove_plain(path: &Path) -> io::Result<Option<u64>> {
+    // a symbolic link is removed itself, never what it names
+    let about = match fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match fs::remove_file(path) {
+        Ok(()) => Ok(Some(about.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a directory with all that is in it (links are not followed); whether it was there.
+pub fn remove_tree(path: &Path) -> io::Result<bool> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a directory if it is empty; whether it went.
+pub fn remove_if_empty(path: &Path) -> bool {
+    fs::remove_dir(path).is_ok()
+}
+
+/// A name in a directory, and what is known of it without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Text as the file system has it.
+    pub name: String,
+    /// A real directory (no link to one).
+    pub is_directory: bool,
+    /// Last change of contents, microseconds since the Unix epoch, by the file server's clock.
+    pub changed_us: i64,
+}
+
+/// What a directory holds, as far as names are text; empty if there is no such directory.
+pub fn list_entries(directory: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for name in list_names(directory)?.unwrap_or_default() {
+        // what vanishes while we look is not there
+        let Ok(about) = fs::symlink_metadata(directory.join(&name)) else { continue };
+        let seconds = std::os::unix::fs::MetadataExt::mtime(&about);
+        entries.push(Entry {
+            name,
+            is_directory: about.is_dir(),
+            changed_us: seconds.saturating_mul(1_000_000),
+        });
+    }
+    Ok(entries)
+}
+
 /// Whether a relative path stays where it is joined to: plain parts only, at least one.
 pub fn stays_inside(relative: &str) -> bool {
     let mut parts = Path::new(relative).components();

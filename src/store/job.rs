@@ -372,6 +372,19 @@ pub async fn list_of<C: Conn>(
     Ok((rows, total))
 }
 
+/// Clips whose job waits or runs.
+pub async fn list_open_clips<C: Conn>(db: &C) -> Result<Vec<ClipId>> {
+    let found = Entity::find()
+        .select_only()
+        .column(Column::ClipId)
+        .filter(Column::State.is_in([JobState::Queued, JobState::Running]))
+        .filter(Column::ClipId.is_not_null())
+        .into_tuple::<ClipId>()
+        .all(db)
+        .await;
+    found.map_err(|error| db_error("listing clips that are being made", error))
+}
+
 /// How many jobs wait or run.
 pub async fn count_open<C: Conn>(db: &C) -> Result<u64> {
     Entity::find()

@@ -57,6 +57,23 @@ pub async fn claim<C: Conn>(
     Ok((inserted > 0).then_some(row))
 }
 
+/// Begins a run that takes the place of the one before under the same tick: what every replica does for itself, often,
+/// leaves one row each.
+pub async fn begin_again<C: Conn>(
+    db: &C,
+    job: &str,
+    tick: String,
+    now: Timestamp,
+) -> Result<Option<Model>> {
+    Entity::delete_many()
+        .filter(Column::Job.eq(job))
+        .filter(Column::Tick.eq(tick.clone()))
+        .exec(db)
+        .await
+        .map_err(|error| db_error("forgetting a run", error))?;
+    claim(db, job, tick, now).await
+}
+
 /// Records the end of a run and answers it.
 pub async fn finish<C: Conn>(
     db: &C,

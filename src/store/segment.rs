@@ -219,14 +219,54 @@ pub async fn list_touching<C: Conn>(
         .map_err(|error| db_error("listing the segments of a window", error))
 }
 
+/// Where a segment lies in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromQueryResult)]
+pub struct Span {
+    /// Of which epoch.
+    pub epoch: i32,
+    /// The number in its name.
+    pub number: i64,
+    /// Screen time.
+    pub starts_at: Timestamp,
+    /// Screen time.
+    pub ends_at: Timestamp,
+}
+
+impl Span {
+    /// The screen time it covers.
+    pub fn window(&self) -> Window {
+        Window::new(self.starts_at, self.ends_at)
+    }
+}
+
+/// Where the segments of a session lie that are not condemned.
+pub async fn list_spans<C: Conn>(db: &C, session: &SessionId) -> Result<Vec<Span>> {
+    Entity::find()
+        .select_only()
+        .columns([Column::Epoch, Column::Number, Column::StartsAt, Column::EndsAt])
+        .filter(Column::SessionId.eq(session.clone()))
+        .filter(Column::CondemnedAt.is_null())
+        .order_by_asc(Column::StartsAt)
+        .into_model::<Span>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing where segments lie", error))
+}
+
 /// Condemns one segment; false if it was condemned before. Call it only under
 /// [`super::session::lock_for_pins`], after the pins were read in the same transaction.
-pub async fn condemn(tx: &Tx, segment: &Model, now: Timestamp) -> Result<bool> {
+pub async fn condemn_one(
+    tx: &Tx,
+    session: &SessionId,
+    epoch: i32,
+    number: i64,
+    now: Timestamp,
+) -> Result<bool> {
     let outcome = Entity::update_many()
         .set(ActiveModel { condemned_at: Set(Some(now)), ..Default::default() })
-        .filter(Column::SessionId.eq(segment.session_id.clone()))
-        .filter(Column::Epoch.eq(segment.epoch))
-        .filter(Column::Number.eq(segment.number))
+        .filter(Column::SessionId.eq(session.clone()))
+        .filter(Column::Epoch.eq(epoch))
+        .filter(Column::Number.eq(number))
         .filter(Column::CondemnedAt.is_null())
         .exec(tx)
         .await

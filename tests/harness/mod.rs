@@ -5,9 +5,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use livekit_replay::{
     access::token::{self, Verifier},
-    clock::{ShiftedClock, SharedClock},
+    clock::{SharedClock, ShiftedClock},
     config::*,
-    domain::{id::InstanceId, names::{CommunityRule, CommunitySource, IdentityRule}},
+    domain::{
+        id::InstanceId,
+        names::{CommunityRule, CommunitySource, IdentityRule},
+    },
     flow::{self, Deps, Wake},
     http, jobs,
     livekit::{client::Client, webhook::Receiver},
@@ -53,7 +56,8 @@ impl App {
             Ok(url) if std::env::var("HARNESS_PG").is_ok() => url,
             _ => format!("sqlite://{}", dir.join("db.sqlite").display()),
         };
-        let db = Db::connect(Connect { url: &url, max_connections: 8, create: true }).await.expect("db");
+        let db =
+            Db::connect(Connect { url: &url, max_connections: 8, create: true }).await.expect("db");
         schema::migrate_up(&url, &db).await.expect("schema");
         let config = config(&dir, &sim, url);
         let clock = Arc::new(ShiftedClock::default());
@@ -107,7 +111,11 @@ impl App {
     }
 
     pub async fn post(&self, user: &str, path: &str, body: Value) -> (u16, Value) {
-        let sent = self.http.post(format!("{}{path}", self.base)).bearer_auth(self.token(user)).json(&body);
+        let sent = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .bearer_auth(self.token(user))
+            .json(&body);
         answer(sent).await
     }
 
@@ -165,8 +173,11 @@ fn config(dir: &std::path::Path, sim: &Simulator, url: String) -> Config {
             pipeline_delay: None,
             identity_pattern: IdentityRule::new("^(?<user>[^:]+)").expect("pattern"),
         },
-        rooms: CommunityRule::new(Some("^(?<community>[a-z]+)-"), vec![CommunitySource::Pattern, CommunitySource::Metadata])
-            .expect("rule"),
+        rooms: CommunityRule::new(
+            Some("^(?<community>[a-z]+)-"),
+            vec![CommunitySource::Pattern, CommunitySource::Metadata],
+        )
+        .expect("rule"),
         buffer: Buffer {
             length: secs(600),
             cleanup: secs(720),
@@ -191,7 +202,11 @@ fn config(dir: &std::path::Path, sim: &Simulator, url: String) -> Config {
             community_ceiling: 25,
             clip_max: secs(600),
         },
-        rate_limits: RateLimits { start_per_minute: 0, capture_per_minute: 0, delete_per_minute: 0 },
+        rate_limits: RateLimits {
+            start_per_minute: 0,
+            capture_per_minute: 0,
+            delete_per_minute: 0,
+        },
         storage: Storage {
             buffer: dir.join("buffer"),
             clips: dir.join("clips"),

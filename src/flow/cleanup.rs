@@ -1,0 +1,194 @@
+//! Deletes what the promise no longer covers. Rows first: a segment is condemned in the transaction in which the
+//! session's pins are read, its bytes go after the commit, its row last. A crash between leaves condemned rows, whose
+//! bytes the next pass removes.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{
+    Deps, crash,
+    stores::{self, Which},
+};
+use crate::{
+    domain::{
+        playlist::segment_file_name,
+        retention::{
+            KeptSegment, Pressure, RetentionPlan, RetentionRules, SessionAge, plan_retention,
+        },
+        time::Timestamp,
+    },
+    error::Result,
+    media::files::remove_plain,
+    store::{self, epoch, pin, segment, session},
+};
+
+/// Condemned rows whose bytes are removed in one go.
+const BATCH: u64 = 256;
+
+/// What a pass did (or, dry, would have done).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Segments marked to go.
+    pub condemned: u64,
+    /// Old enough to go, kept by a pin.
+    pub refused_pinned: u64,
+    /// Files removed.
+    pub deleted_files: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Files that could not be removed now; their rows stay condemned.
+    pub failed_files: u64,
+    /// Whether the disk was critically full.
+    pub critical: bool,
+}
+
+/// One pass over every session with a buffer. `period` is the time between two passes.
+///
+/// # Errors
+/// `storage_unavailable` when the buffer store is not there: then nothing is condemned and nothing deleted.
+pub async fn run(deps: &Deps, period: Duration, dry_run: bool) -> Result<Counts> {
+    stores::demand_ours(deps, Which::Buffer).await?;
+    let pressure = pressure(deps).await?;
+    let mut counts = Counts { critical: pressure == Pressure::Critical, ..Counts::default() };
+    for session in session::list_with_buffer(deps.db.conn()).await? {
+        condemn_of(deps, &session, period, pressure, dry_run, &mut counts).await?;
+    }
+    if !dry_run {
+        crash::point("between-condemn-and-unlink");
+        unlink_condemned(deps, &mut counts).await?;
+        metrics::counter!("livekit_replay_segments_deleted_total").increment(counts.deleted_files);
+        metrics::counter!("livekit_replay_segment_bytes_deleted_total")
+            .increment(counts.deleted_bytes);
+    }
+    Ok(counts)
+}
+
+/// How full the disk is, asked now.
+async fn pressure(deps: &Deps) -> Result<Pressure> {
+    let root = Which::Buffer.root(&deps.config);
+    let space = stores::work(&deps.stores, Which::Buffer, move || stores::space_of(&root)).await?;
+    let critical = space.used_percent() >= deps.config.storage.critical_percent;
+    Ok(if critical { Pressure::Critical } else { Pressure::Normal })
+}
+
+/// Condemns one session's expired segments, under the lock on which pins and condemnations meet.
+async fn condemn_of(
+    deps: &Deps,
+    session: &session::Model,
+    period: Duration,
+    pressure: Pressure,
+    dry_run: bool,
+    counts: &mut Counts,
+) -> Result<()> {
+    // a look without a lock first: most sessions have nothing to give most of the time
+    let now = deps.clock.now();
+    let first = plan(deps, deps.db.conn(), session, now, period, pressure).await?;
+    if first.condemn.is_empty() || dry_run {
+        counts.condemned += first.condemn.len() as u64;
+        counts.refused_pinned += first.kept_pinned as u64;
+        return Ok(());
+    }
+    let tx = deps.db.begin().await?;
+    if !session::lock_for_pins(&tx, &session.id).await? {
+        return store::rollback(tx).await;
+    }
+    let plan = plan(deps, &tx, session, now, period, pressure).await?;
+    let mut condemned = 0;
+    for (epoch, number) in &plan.condemn {
+        condemned += u64::from(segment::condemn_one(&tx, &session.id, *epoch, *number, now).await?);
+    }
+    store::commit(tx).await?;
+    counts.condemned += condemned;
+    counts.refused_pinned += plan.kept_pinned as u64;
+    Ok(())
+}
+
+async fn plan<C: store::Conn>(
+    deps: &Deps,
+    db: &C,
+    session: &session::Model,
+    now: Timestamp,
+    period: Duration,
+    pressure: Pressure,
+) -> Result<RetentionPlan<(i32, i64)>> {
+    let pins = pin::list_holding(db, &session.id, now).await?;
+    let pinned: Vec<_> = pins.iter().map(pin::Model::window).collect();
+    let spans = segment::list_spans(db, &session.id).await?;
+    let segments: Vec<_> = spans
+        .iter()
+        .map(|row| KeptSegment { key: (row.epoch, row.number), span: row.window() })
+        .collect();
+    let longest = segments.iter().map(|segment| segment.span.micros()).max().unwrap_or(0);
+    let longest = Duration::from_micros(longest.unsigned_abs());
+    let rules = RetentionRules {
+        promised: deps.config.buffer.length,
+        cleanup: deps.config.buffer.cleanup,
+        longest_segment: longest.max(deps.config.buffer.segment),
+        cleanup_period: period,
+    };
+    Ok(plan_retention(now, age(session), &rules, pressure, &segments, &pinned))
+}
+
+/// From where the session's ages count back.
+fn age(session: &session::Model) -> SessionAge {
+    if session.discard {
+        return SessionAge::Discarded;
+    }
+    match (session.capturable_until, session.media_ends_at.or(session.ended_at)) {
+        (Some(capturable_until), Some(media_end)) if !session.status.holds_place() => {
+            SessionAge::Ended { media_end, capturable_until }
+        }
+        _ => SessionAge::Live,
+    }
+}
+
+/// Removes the bytes of everything condemned, also of earlier passes that died.
+async fn unlink_condemned(deps: &Deps, counts: &mut Counts) -> Result<()> {
+    loop {
+        let condemned = segment::list_condemned(deps.db.conn(), BATCH).await?;
+        let mut gone = 0;
+        for row in &condemned {
+            if unlink(deps, row, counts).await? {
+                segment::delete(deps.db.conn(), row).await?;
+                gone += 1;
+            }
+        }
+        // a batch of which nothing would go stays for the next pass
+        if (condemned.len() as u64) < BATCH || gone == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Removes one file; true when it is gone for certain.
+async fn unlink(deps: &Deps, row: &segment::Model, counts: &mut Counts) -> Result<bool> {
+    let Some(epoch) = epoch::find(deps.db.conn(), &row.session_id, row.epoch).await? else {
+        // its epoch went with its whole directory
+        return Ok(true);
+    };
+    // spelt from the number, never from a row's text
+    let name = segment_file_name(row.number.unsigned_abs());
+    let path = stores::in_buffer(&deps.config, &epoch.path)?.join(name);
+    match stores::work(&deps.stores, Which::Buffer, move || remove_plain(&path)).await {
+        Ok(Some(bytes)) => {
+            counts.deleted_files += 1;
+            counts.deleted_bytes += bytes;
+            Ok(true)
+        }
+        Ok(None) => {
+            // gone already, or the mount is: only a store that is there may say so
+            stores::demand_ours(deps, Which::Buffer).await?;
+            Ok(true)
+        }
+        Err(error) => {
+            counts.failed_files += 1;
+            tracing::warn!(
+                session = %row.session_id, number = row.number, error = %error.chain(),
+                "cleanup.unlink_failed"
+            );
+            Ok(false)
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Asks both stores whether they can be used: writes, reads and deletes a small file, under a deadline. The answer is
+//! kept in memory for health and for refusing captures; every replica asks for itself.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{
+    Deps,
+    stores::{MARKER, Probed, Space, Which, space_of},
+};
+use crate::media::files::{Found, Trouble, read_plain, remove_plain};
+
+/// How long a store may take to answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What a pass found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Stores that can be used.
+    pub usable: u64,
+    /// Stores that cannot.
+    pub unusable: u64,
+}
+
+/// Asks both stores, at once. A dry run asks in the same manner: nothing is left behind.
+pub async fn run(deps: &Deps) -> Counts {
+    let (buffer, clips) = futures::join!(probe(deps, Which::Buffer), probe(deps, Which::Clips));
+    let usable = u64::from(buffer) + u64::from(clips);
+    Counts { usable, unusable: 2 - usable }
+}
+
+/// Asks one store and keeps the answer.
+async fn probe(deps: &Deps, which: Which) -> bool {
+    let store = deps.stores.get(which);
+    let before = store.last();
+    let began = tokio::time::Instant::now();
+    let (root, name) = (which.root(&deps.config), format!(".probe-{}", deps.replica));
+    let name: String =
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
+    // a probe that hangs keeps one place of the gate; once all are gone, later probes fail without a thread
+    let answer = store.gate.run(LIMIT, move || try_out(&root, &name)).await;
+    let (space, trouble) = match answer {
+        Ok(space) => (Some(space), None),
+        Err(trouble) => (None, Some(words(&trouble))),
+    };
+    let usable = trouble.is_none();
+    let was_usable = before.as_ref().is_none_or(|before| before.trouble.is_none());
+    if usable != was_usable {
+        tracing::warn!(
+            store = which.as_str(),
+            usable,
+            trouble = trouble.as_deref(),
+            "storage.changed"
+        );
+    }
+    if let Some(space) = space {
+        metrics::gauge!("livekit_replay_store_free_bytes", "store" => which.as_str())
+            .set(space.free as f64);
+        if space.used_percent() >= deps.config.storage.high_percent {
+            tracing::warn!(
+                store = which.as_str(),
+                used_percent = space.used_percent(),
+                "storage.high"
+            );
+        }
+    }
+    metrics::gauge!("livekit_replay_store_usable", "store" => which.as_str()).set(if usable {
+        1.0
+    } else {
+        0.0
+    });
+    store.keep(Probed { at: deps.clock.now(), took: began.elapsed(), trouble, space });
+    usable
+}
+
+fn words(trouble: &Trouble) -> String {
+    match trouble {
+        Trouble::Hung => format!("no answer within {} s (a hung mount?)", LIMIT.as_secs()),
+        Trouble::Io(error) => error.to_string(),
+    }
+}
+
+fn try_out(root: &Path, name: &str) -> io::Result<Space> {
+    if !root.join(MARKER).is_file() {
+        return Err(io::Error::other("its marker is not there: nothing is mounted"));
+    }
+    let path = root.join(name);
+    remove_plain(&path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let wrote = file.write_all(name.as_bytes()).and_then(|()| file.sync_all());
+    let read = read_plain(&path, 4096);
+    remove_plain(&path)?;
+    wrote?;
+    if read? != Found::Bytes(name.as_bytes().to_vec()) {
+        return Err(io::Error::other("what was read back is not what was written"));
+    }
+    space_of(root)
+}

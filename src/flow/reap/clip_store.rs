@@ -1,0 +1,179 @@
+//! Files in the clip store that no row knows. Nothing is deleted because a row is missing: a video with its record
+//! gets its row back, a deletion that was interrupted is finished, anything else waits a week in `quarantine/`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::Counts;
+use crate::{
+    domain::{id::ClipId, keys, time::Timestamp},
+    error::Result,
+    flow::{
+        Deps,
+        clip_files::{ClipFiles, Record},
+        stores::{self, Which},
+    },
+    media::files::{Entry, Found, list_entries, read_plain, remove_plain, remove_tree},
+    store::{self, clip, quota},
+};
+
+/// Where unknown files wait.
+const QUARANTINE: &str = "quarantine";
+/// Younger unknown files may be in the making.
+const UNKNOWN_SECONDS: i64 = 3600;
+/// How long they wait.
+const WAIT_SECONDS: i64 = 7 * 86_400;
+/// Records are small.
+const MOST_RECORD: u64 = 1 << 20;
+
+/// Walks through the directories of users.
+pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    let root = deps.config.storage.clips.clone();
+    let at = root.clone();
+    let users = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
+    for user in users.into_iter().filter(|user| user.is_directory && is_key(&user.name)) {
+        examine_user(deps, &user.name, dry_run, counts).await?;
+    }
+    empty_quarantine(deps, dry_run, counts).await
+}
+
+/// Whether a directory's name is a key of ours: it ends in the hash of a user's name.
+fn is_key(name: &str) -> bool {
+    let hash = name.rsplit('-').next().unwrap_or_default();
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    hash.len() == 32 && hash.bytes().all(hex) && name.len() <= keys::MAX_KEY_BYTES
+}
+
+async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    let directory = deps.config.storage.clips.join(user);
+    // files before rows: a clip's row is there before any of its files
+    let at = directory.clone();
+    let entries = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
+    let mut groups: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+    for entry in entries {
+        let stem = entry.name.split('.').next().unwrap_or_default().to_owned();
+        groups.entry(stem).or_default().push(entry);
+    }
+    let ids: Vec<ClipId> = groups.keys().map(ClipId::new).collect();
+    let known = clip::list_existing(deps.db.conn(), &ids).await?;
+    let known: BTreeSet<&str> = known.iter().map(ClipId::as_str).collect();
+    for (stem, entries) in groups.iter().filter(|(stem, _)| !known.contains(stem.as_str())) {
+        unknown(deps, user, stem, entries, dry_run, counts).await?;
+    }
+    Ok(())
+}
+
+async fn unknown(
+    deps: &Deps,
+    user: &str,
+    stem: &str,
+    entries: &[Entry],
+    dry_run: bool,
+    counts: &mut Counts,
+) -> Result<()> {
+    let has = |ending: &str| entries.iter().any(|entry| entry.name == format!("{stem}.{ending}"));
+    if has("deleted") {
+        if let Some(record) = read_record(deps, user, stem, "deleted").await? {
+            if !dry_run {
+                ClipFiles::of(deps, &record.user_id, &record.clip_id)?.remove_all().await?;
+            }
+            counts.deletions_finished += 1;
+            return Ok(());
+        }
+    } else if has("mp4") && has("json") {
+        if let Some(record) = read_record(deps, user, stem, "json").await? {
+            counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
+            return Ok(());
+        }
+    }
+    let now = deps.clock.now();
+    let limit = now.plus_seconds(-UNKNOWN_SECONDS).as_micros();
+    for entry in entries.iter().filter(|entry| entry.changed_us < limit) {
+        counts.quarantined += 1;
+        if !dry_run {
+            quarantine(deps, user, &entry.name, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A record that is valid, of this clip, and in its user's directory.
+async fn read_record(deps: &Deps, user: &str, stem: &str, ending: &str) -> Result<Option<Record>> {
+    let path = deps.config.storage.clips.join(user).join(format!("{stem}.{ending}"));
+    let read = move || read_plain(&path, MOST_RECORD);
+    let Found::Bytes(bytes) = stores::work(&deps.stores, Which::Clips, read).await? else {
+        return Ok(None);
+    };
+    let record = Record::parse(&bytes, &deps.instance);
+    Ok(record.filter(|record| {
+        record.clip_id.as_str() == stem && keys::user_key(&record.user_id) == user
+    }))
+}
+
+/// Gives a clip its row back, if its video has the size the record says.
+async fn restore(deps: &Deps, user: &str, record: Record) -> Result<bool> {
+    let now = deps.clock.now();
+    let id = record.clip_id.clone();
+    let video = deps.config.storage.clips.join(user).join(format!("{id}.mp4"));
+    let size = move || std::fs::symlink_metadata(&video);
+    let about = stores::work(&deps.stores, Which::Clips, size).await?;
+    if !about.is_file() || i64::try_from(about.len()) != Ok(record.size_bytes) {
+        return Ok(false);
+    }
+    let row = record.into_row(now);
+    let (owner, bytes) = (row.user_id.clone(), row.size_bytes);
+    quota::load_or_make(deps.db.conn(), &owner, now).await?;
+    let tx = deps.db.begin().await?;
+    let inserted = clip::insert(&tx, row).await?;
+    // a deletion takes the record away before its row goes: with the row's place ours, look once more
+    if !inserted || read_record(deps, user, id.as_str(), "json").await?.is_none() {
+        store::rollback(tx).await?;
+        return Ok(false);
+    }
+    quota::settle(&tx, &owner, 0, bytes).await?;
+    store::commit(tx).await?;
+    tracing::warn!(clip.id = %id, "clip.restored");
+    Ok(true)
+}
+
+/// Moves a file out of the way, under a name that tells when.
+async fn quarantine(deps: &Deps, user: &str, name: &str, now: Timestamp) -> Result<()> {
+    let root = deps.config.storage.clips.clone();
+    let from = root.join(user).join(name);
+    let to = root.join(QUARANTINE).join(format!("{}~{user}~{name}", now.as_millis() / 1000));
+    tracing::warn!(user_key = user, name, "clip_store.quarantined");
+    stores::work(&deps.stores, Which::Clips, move || {
+        std::fs::create_dir_all(root.join(QUARANTINE))?;
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    })
+    .await
+}
+
+/// Removes what has waited its week; names that we did not give stay.
+async fn empty_quarantine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    let directory = deps.config.storage.clips.join(QUARANTINE);
+    let at = directory.clone();
+    let entries = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
+    let limit = deps.clock.now().plus_seconds(-WAIT_SECONDS).as_millis() / 1000;
+    for entry in entries {
+        let moved_at = entry.name.split_once('~').and_then(|(at, _)| at.parse::<i64>().ok());
+        if moved_at.is_none_or(|at| at > limit) {
+            continue;
+        }
+        counts.quarantine_emptied += 1;
+        if !dry_run {
+            let path = directory.join(&entry.name);
+            stores::work(&deps.stores, Which::Clips, move || discard(&path, &entry)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn discard(path: &Path, entry: &Entry) -> std::io::Result<()> {
+    if entry.is_directory { remove_tree(path).map(drop) } else { remove_plain(path).map(drop) }
+}
