@@ -15,7 +15,10 @@ const SECONDS: &[f64] =
 pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_info", "1; the label version says which program this is"),
     ("livekit_replay_panics_total", "panics caught; each is a defect and stands in the log"),
-    ("livekit_replay_scrape_errors", "questions to the database that failed while the figures were gathered"),
+    (
+        "livekit_replay_scrape_errors",
+        "questions to the database that failed while the figures were gathered",
+    ),
     ("livekit_replay_process_resident_bytes", "memory of this process"),
     ("livekit_replay_http_requests_total", "requests answered, by route, method and status"),
     ("livekit_replay_http_request_seconds", "time to the answer's head, by route and method"),
@@ -24,7 +27,10 @@ pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_sessions_started_total", "starts that LiveKit accepted"),
     ("livekit_replay_sessions_ended_total", "sessions that ended, by reason"),
     ("livekit_replay_epochs_restarted_total", "recordings that replaced another"),
-    ("livekit_replay_orphan_egress_stopped_total", "recordings of ours without session that were stopped"),
+    (
+        "livekit_replay_orphan_egress_stopped_total",
+        "recordings of ours without session that were stopped",
+    ),
     ("livekit_replay_segments", "segments in the index"),
     ("livekit_replay_segment_bytes", "their bytes"),
     ("livekit_replay_segments_deleted_total", "segments deleted by cleanup"),
@@ -37,7 +43,10 @@ pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_jobs_open", "durable work that is not done"),
     ("livekit_replay_job_runs_total", "runs of scheduled jobs, by job and outcome"),
     ("livekit_replay_job_seconds", "time of those runs, by job"),
-    ("livekit_replay_quota_drift_bytes", "what the last audit found wrong in the accounts; 0 is right"),
+    (
+        "livekit_replay_quota_drift_bytes",
+        "what the last audit found wrong in the accounts; 0 is right",
+    ),
     ("livekit_replay_store_free_bytes", "free bytes, by store"),
     ("livekit_replay_store_total_bytes", "size, by store"),
     ("livekit_replay_store_usable", "1 if the store answered when last asked, by store"),
@@ -48,6 +57,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("error", "the whole chain of causes"),
     ("session.id", "a session"),
     ("clip.id", "a clip"),
+    ("user.id", "a user, by the app's id"),
     ("egress.id", "LiveKit's name of a recording"),
     ("epoch", "number of the recording in its session"),
     ("job.id", "a durable piece of work"),

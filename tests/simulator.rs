@@ -275,7 +275,7 @@ async fn requests_are_refused_as_the_server_does() {
 
     assert_eq!(
         start("elsewhere", options(&share, 640, 360)).await,
-        ("not_found".to_owned(), "requested room does not exist".to_owned())
+        ("not_found".to_owned(), "twirp error unknown: requested room does not exist".to_owned())
     );
     assert_eq!(start("r", options(&share, 641, 360)).await.0, "invalid_argument");
     assert_eq!(start("r", options(&share, 8, 360)).await.0, "invalid_argument");
@@ -285,7 +285,8 @@ async fn requests_are_refused_as_the_server_does() {
         start("r", opus).await,
         (
             "invalid_argument".to_owned(),
-            "format application/x-mpegurl incompatible with codec audio/opus".to_owned()
+            "twirp error unknown: format application/x-mpegurl incompatible with codec audio/opus"
+                .to_owned()
         )
     );
     assert_eq!(twirp(egress.stop_egress("EG_unknown").await.unwrap_err()).0, "not_found");
@@ -532,7 +533,11 @@ async fn an_egress_can_die_fail_or_reach_its_limit() {
 
 #[tokio::test]
 async fn a_missing_track_fails_late_and_an_early_stop_aborts() {
-    let stage = Stage::new(|config| config.egress.track_wait = Duration::from_millis(100)).await;
+    let stage = Stage::new(|config| {
+        config.egress.track_wait = Duration::from_millis(500);
+        config.egress.stop_wait = Duration::from_millis(10);
+    })
+    .await;
     let share = stage
         .sim
         .publish_share("r", "ann", Share { audio: false, media: Media::None, ..Share::default() })
@@ -546,11 +551,19 @@ async fn a_missing_track_fails_late_and_an_early_stop_aborts() {
         .start_track_composite_egress("r", output("m", 2), missing.clone())
         .await
         .unwrap();
+    // in the room and without its track, it does not hear that it should stop
+    let joined = async || {
+        let people = stage.sim.participants("r");
+        people.into_iter().find(|one| one.identity == info.egress_id)
+    };
+    eventually(joined).await;
+    let refused = twirp(stage.egress().stop_egress(&info.egress_id).await.unwrap_err());
+    assert_eq!(refused.0, "deadline_exceeded");
     let failed = stage.until_status(&info.egress_id, EgressStatus::EgressFailed).await;
     assert_eq!((failed.error.as_str(), failed.error_code), ("track TR_missing not found", 404));
     stage.end().await;
 
-    let stage = Stage::new(|_| ()).await;
+    let stage = Stage::new(|config| config.egress.start_delay = Duration::from_secs(600)).await;
     stage.sim.room("r");
     let info =
         stage.egress().start_track_composite_egress("r", output("m", 2), missing).await.unwrap();

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
+use livekit_api::access_token::{AccessToken, VideoGrants};
 use livekit_api::services::{
     LiveKitApi, ServerError, ServerErrorCode, ServiceError,
     egress::{
@@ -11,7 +12,7 @@ use livekit_api::services::{
     },
 };
 use livekit_protocol as proto;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{EgressFact, EgressOrder, LiveKit, Stopped, convert};
 use crate::{
@@ -29,6 +30,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// LiveKit over HTTP.
 pub struct Client {
+    url: String,
+    api_key: String,
+    api_secret: SecretString,
+    probe: reqwest::Client,
     api: LiveKitApi,
     /// The same server with StartEgress's own long deadline.
     start_api: LiveKitApi,
@@ -55,11 +60,61 @@ impl Client {
             .with_request_timeout(timeout)
         };
         Client {
+            url: settings.url.clone(),
+            api_key: settings.api_key.clone(),
+            api_secret: settings.api_secret.clone(),
+            probe: reqwest::Client::new(),
             api: connect(CALL_TIMEOUT),
             start_api: connect(settings.start_timeout),
             start_timeout: settings.start_timeout,
         }
     }
+}
+
+impl Client {
+    /// Whether LiveKit refuses our key. A server answers an unknown key or a bad signature with 401 in plain text,
+    /// which the client library reports as an unreadable answer without its status; so the status is asked for.
+    async fn is_rejected(&self, error: &ServiceError) -> bool {
+        let ServiceError::Twirp(ServerError::Request(cause)) = error else { return false };
+        if !cause.is_decode() {
+            return false;
+        }
+        let grants = VideoGrants { room_list: true, ..Default::default() };
+        let token = AccessToken::with_api_key(&self.api_key, self.api_secret.expose_secret())
+            .with_grants(grants)
+            .to_jwt();
+        let (Ok(token), Some(address)) = (token, probe_address(&self.url)) else { return false };
+        let request = self
+            .probe
+            .post(address)
+            .bearer_auth(token)
+            .timeout(CALL_TIMEOUT)
+            .header("content-type", "application/json")
+            .body("{}");
+        match request.send().await {
+            Ok(answer) => answer.status() == http::StatusCode::UNAUTHORIZED,
+            Err(_) => false,
+        }
+    }
+
+    /// What a failed call means for whoever needed it.
+    async fn call_failed(&self, doing: &'static str, error: ServiceError) -> Error {
+        if self.is_rejected(&error).await {
+            return credentials().because(error);
+        }
+        call_error(doing, error)
+    }
+}
+
+fn probe_address(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let scheme = match scheme {
+        "ws" => "http",
+        "wss" => "https",
+        other => other,
+    };
+    let host = rest.split('/').next()?;
+    Some(format!("{scheme}://{host}/twirp/livekit.RoomService/ListRooms"))
 }
 
 #[async_trait]
@@ -77,6 +132,7 @@ impl LiveKit for Client {
         // The client's own deadline counts per attempt; this one is the whole call's.
         match tokio::time::timeout(self.start_timeout, call).await {
             Ok(Ok(info)) => Ok(convert::egress(&info)),
+            Ok(Err(error)) if self.is_rejected(&error).await => Err(credentials().because(error)),
             Ok(Err(error)) => Err(start_error(error)),
             Err(_) => Err(start_timeout()),
         }
@@ -90,7 +146,7 @@ impl LiveKit for Client {
                 Some(ServerErrorCode::FAILED_PRECONDITION | ServerErrorCode::NOT_FOUND) => {
                     Ok(Stopped::AlreadyOver)
                 }
-                _ => Err(call_error("stopping an egress", error)),
+                _ => Err(self.call_failed("stopping an egress", error).await),
             },
         }
     }
@@ -105,7 +161,7 @@ impl LiveKit for Client {
                 Ok(items.iter().find(|info| info.egress_id == egress.as_str()).map(convert::egress))
             }
             Err(error) if twirp_code(&error) == Some(ServerErrorCode::NOT_FOUND) => Ok(None),
-            Err(error) => Err(call_error("asking for an egress", error)),
+            Err(error) => Err(self.call_failed("asking for an egress", error).await),
         }
     }
 
@@ -116,7 +172,7 @@ impl LiveKit for Client {
         match bounded(self.api.egress().list_egress(options)).await {
             Ok(items) => Ok(items.iter().map(convert::egress).collect()),
             Err(error) if twirp_code(&error) == Some(ServerErrorCode::NOT_FOUND) => Ok(Vec::new()),
-            Err(error) => Err(call_error("listing egresses", error)),
+            Err(error) => Err(self.call_failed("listing egresses", error).await),
         }
     }
 
@@ -124,7 +180,7 @@ impl LiveKit for Client {
         match bounded(self.api.room().list_participants(room.as_str())).await {
             Ok(items) => Ok(Some(items.iter().filter_map(convert::participant).collect())),
             Err(error) if twirp_code(&error) == Some(ServerErrorCode::NOT_FOUND) => Ok(None),
-            Err(error) => Err(call_error("listing a room's participants", error)),
+            Err(error) => Err(self.call_failed("listing a room's participants", error).await),
         }
     }
 
@@ -134,7 +190,7 @@ impl LiveKit for Client {
                 .into_iter()
                 .find(|found| found.name == room.as_str())
                 .map(|found| found.metadata)),
-            Err(error) => Err(call_error("asking for a room", error)),
+            Err(error) => Err(self.call_failed("asking for a room", error).await),
         }
     }
 }

@@ -33,8 +33,13 @@ fn start(
 ) -> Result<Vec<u8>, Refusal> {
     call.require(call.grants.room_record)?;
     let spec = read(call)?;
+    if spec.room.is_empty() {
+        return Err(Refusal::invalid(
+            "request has missing or invalid field: token or api key/secret",
+        ));
+    }
     if world.room(&spec.room).is_none() {
-        return Err(Refusal::not_found("requested room does not exist"));
+        return Err(Refusal::relayed("not_found", "requested room does not exist"));
     }
     if world.config.egress.workers.is_some_and(|limit| world.lock().busy_workers() >= limit) {
         return Err(Refusal::new("unavailable", "no response from servers"));
@@ -58,7 +63,7 @@ fn list(world: &World, call: &Call) -> Result<Vec<u8>, Refusal> {
     let state = world.lock();
     if !request.egress_id.is_empty() {
         let egress = state.egresses.get(&request.egress_id);
-        let egress = egress.ok_or_else(|| Refusal::not_found("egress does not exist"))?;
+        let egress = egress.ok_or_else(unknown)?;
         let items = vec![egress.info().clone()];
         return Ok(answer(&proto::ListEgressResponse { items, ..Default::default() }));
     }
@@ -73,16 +78,19 @@ fn list(world: &World, call: &Call) -> Result<Vec<u8>, Refusal> {
 async fn stop(world: &World, call: &Call) -> Result<Vec<u8>, Refusal> {
     call.require(call.grants.room_record)?;
     let egress_id = call.decode::<proto::StopEgressRequest>()?.egress_id;
-    let Some(control) = world.control(&egress_id) else {
-        return Err(Refusal::not_found("egress does not exist"));
-    };
+    let control = world.control(&egress_id).ok_or_else(unknown)?;
     if control.dead.load(Ordering::Relaxed) {
         world.pause(world.config.egress.dead_answer).await;
-        return Err(Refusal::new("deadline_exceeded", "request timed out"));
+        return Err(Refusal::relayed("deadline_exceeded", "request timed out"));
+    }
+    // while an egress waits for its tracks it hears nothing, and the call waits with it
+    let settled = control.settled();
+    if tokio::time::timeout(world.config.egress.stop_wait, settled).await.is_err() {
+        return Err(Refusal::relayed("deadline_exceeded", "request timed out"));
     }
     let stored =
         |world: &World| world.lock().egresses.get(&egress_id).map(|egress| egress.info().clone());
-    let Some(info) = stored(world) else { return Err(Refusal::not_found("egress does not exist")) };
+    let info = stored(world).ok_or_else(unknown)?;
     if info.status >= EgressStatus::EgressComplete as i32 {
         let name = info.status().as_str_name();
         return Err(Refusal::new(
@@ -97,4 +105,8 @@ async fn stop(world: &World, call: &Call) -> Result<Vec<u8>, Refusal> {
         world.egress_ending(&egress_id, &End::Stopped);
     }
     Ok(answer(&stored(world).unwrap_or(info)))
+}
+
+fn unknown() -> Refusal {
+    Refusal::relayed("not_found", "egress does not exist")
 }

@@ -33,7 +33,10 @@ pub(super) async fn run(world: Arc<World>, egress_id: String, spec: Spec, contro
         if world.room(&spec.room).is_some() {
             world.join(&spec.room, &egress_id, "", Kind::Egress);
         }
-        match find_source(&world, &spec).await {
+        world.egress_joined(&egress_id);
+        let found = find_source(&world, &spec, &control).await;
+        control.set_waiting(false);
+        match found {
             Ok(source) => record(&world, &egress_id, &spec, &control, source).await,
             Err(end) => world.egress_over(&egress_id, end.outcome(), None),
         }
@@ -43,6 +46,7 @@ pub(super) async fn run(world: Arc<World>, egress_id: String, spec: Spec, contro
         () = live => {}
         () = ended_before_start(&world, &egress_id, &control) => {}
     }
+    control.set_waiting(false);
     if !control.dead.load(Ordering::Relaxed) {
         world.leave(&spec.room, &egress_id);
     }
@@ -84,7 +88,7 @@ fn is_starting(world: &World, egress_id: &str) -> bool {
 }
 
 /// Waits until every track asked for is there, as long as egress would.
-async fn find_source(world: &World, spec: &Spec) -> Result<Source, End> {
+async fn find_source(world: &World, spec: &Spec, control: &Control) -> Result<Source, End> {
     let mut changes = world.changes();
     let deadline = Instant::now() + world.config.egress.track_wait;
     loop {
@@ -92,6 +96,7 @@ async fn find_source(world: &World, spec: &Spec) -> Result<Source, End> {
             Ok(source) => return Ok(source),
             Err(missing) => missing,
         };
+        control.set_waiting(true);
         tokio::select! {
             // the sender lives in `world`: it never fails
             _ = changes.changed() => {}

@@ -63,6 +63,8 @@ pub(super) struct Control {
     pub(super) dead: AtomicBool,
     pub(super) encoding: AtomicBool,
     recording: AtomicBool,
+    /// Joined, and a track is still missing.
+    waiting: watch::Sender<bool>,
     pub(super) segments: AtomicU32,
     pub(super) bytes: AtomicI64,
     pub(super) recorded_ns: AtomicI64,
@@ -77,6 +79,7 @@ impl Control {
             dead: AtomicBool::new(false),
             encoding: AtomicBool::new(false),
             recording: AtomicBool::new(false),
+            waiting: watch::Sender::new(false),
             segments: AtomicU32::new(0),
             bytes: AtomicI64::new(0),
             recorded_ns: AtomicI64::new(0),
@@ -103,6 +106,16 @@ impl Control {
 
     pub(super) fn recording(&self) -> bool {
         self.recording.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.waiting.send_replace(waiting);
+    }
+
+    /// Returns once the egress does not wait for tracks.
+    pub(super) async fn settled(&self) {
+        // the sender is ours: it cannot be gone
+        let _ = self.waiting.subscribe().wait_for(|waiting| !waiting).await;
     }
 
     /// Waits for the reason to end.
@@ -162,7 +175,10 @@ impl Egress {
         if let Some(result) = self.info.segment_results.first_mut() {
             result.segment_count = i64::from(self.control.segments.load(Ordering::Relaxed));
             result.size = self.control.bytes.load(Ordering::Relaxed);
-            result.duration = self.control.recorded_ns.load(Ordering::Relaxed);
+            if result.segment_count > 0 {
+                result.playlist_location.clone_from(&result.playlist_name);
+                result.live_playlist_location.clone_from(&result.live_playlist_name);
+            }
         }
     }
 }
@@ -177,7 +193,7 @@ impl World {
         let now_ms = id::now_ms();
         let room_id = self.room(&spec.room).map(|room| room.sid).unwrap_or_default();
         let now_ns = self.egress_clock_ns(now_ms);
-        let info = proto::EgressInfo {
+        let mut info = proto::EgressInfo {
             egress_id: egress_id.to_owned(),
             room_id,
             room_name: spec.room.clone(),
@@ -197,6 +213,7 @@ impl World {
             request: Some(spec.echo.clone()),
             ..proto::EgressInfo::default()
         };
+        mirror(&mut info);
         let control = Arc::new(Control::new());
         let egress = Egress {
             info: info.clone(),
@@ -208,6 +225,14 @@ impl World {
         self.tell("egress_started", &egress);
         state.egresses.insert(egress_id.to_owned(), egress);
         (info, control)
+    }
+
+    /// The worker's process took over: from here on its own start counts, a little later than in the first answer.
+    pub(super) fn egress_joined(&self, egress_id: &str) {
+        self.change(egress_id, |egress, now| {
+            egress.info.started_at = now;
+            None
+        });
     }
 
     /// The first packet came; nothing happens if the egress was aborted meanwhile.
@@ -261,10 +286,7 @@ impl World {
             egress.count();
             if let Some(result) = egress.info.segment_results.first_mut() {
                 result.ended_at = now;
-                if result.segment_count > 0 {
-                    result.playlist_location.clone_from(&result.playlist_name);
-                    result.live_playlist_location.clone_from(&result.live_playlist_name);
-                }
+                result.duration = egress.control.recorded_ns.load(Ordering::Relaxed);
             }
             Some("egress_ended")
         });
@@ -281,7 +303,9 @@ impl World {
         if egress.control.dead.load(Ordering::Relaxed) {
             return;
         }
-        if let Some(event) = apply(egress, now_ns) {
+        let event = apply(egress, now_ns);
+        mirror(&mut egress.info);
+        if let Some(event) = event {
             self.tell(event, egress);
         }
     }
@@ -320,6 +344,12 @@ impl State {
     pub(super) fn busy_workers(&self) -> usize {
         self.egresses.values().filter(|egress| !egress.is_over()).count()
     }
+}
+
+/// Servers still fill the old single result beside the list.
+#[expect(deprecated, reason = "measured servers send it")]
+fn mirror(info: &mut proto::EgressInfo) {
+    info.result = info.segment_results.first().cloned().map(proto::egress_info::Result::Segments);
 }
 
 fn view(egress: &Egress) -> EgressView {

@@ -57,9 +57,9 @@ impl Spec {
         let output = only_segments(request.segment_outputs.iter().cloned().chain(old), others)?;
         if request.video_track_id.is_empty() {
             return Err(match request.audio_track_id.is_empty() {
-                true => {
-                    Refusal::invalid("missing or invalid field: audio_track_id or video_track_id")
-                }
+                true => Refusal::invalid(
+                    "request has missing or invalid field: audio_track_id or video_track_id",
+                ),
                 false => unsupported("audio without video"),
             });
         }
@@ -154,9 +154,7 @@ impl Spec {
         options: &EncodingOptions,
         output: &SegmentedFileOutput,
     ) -> Result<Spec, Refusal> {
-        if options.video_codec == proto::VideoCodec::Vp8 as i32 {
-            return Err(incompatible("video/vp8"));
-        }
+        // VP8 is taken and H.264 recorded all the same, as a measured server did
         match proto::AudioCodec::try_from(options.audio_codec) {
             Ok(proto::AudioCodec::Opus) if self.with_audio => {
                 return Err(incompatible("audio/opus"));
@@ -187,8 +185,9 @@ trait OutputPaths {
 
 impl OutputPaths for SegmentedFileOutput {
     fn paths(&self, room: &str, now: &str) -> Result<Paths, Refusal> {
-        Paths::of(self, room, now)
-            .map_err(|field| Refusal::invalid(format!("missing or invalid field: {field}")))
+        Paths::of(self, room, now).map_err(|field| {
+            Refusal::invalid(format!("request has missing or invalid field: {field}"))
+        })
     }
 }
 
@@ -209,7 +208,7 @@ fn size(asked: i32, default: u32, field: &str) -> Result<u32, Refusal> {
     match u32::try_from(asked) {
         Ok(0) => Ok(default),
         Ok(size) if size >= 16 && size % 2 == 0 => Ok(size),
-        _ => Err(Refusal::invalid(format!("missing or invalid field: {field}"))),
+        _ => Err(Refusal::invalid(format!("request has missing or invalid field: {field}"))),
     }
 }
 
@@ -265,7 +264,10 @@ mod tests {
         assert!(request(opus, "").is_ok());
         let refusal = request(opus, "TR_a").unwrap_err();
         assert_eq!(refusal.code, "invalid_argument");
-        assert_eq!(refusal.msg, "format application/x-mpegurl incompatible with codec audio/opus");
+        assert_eq!(
+            refusal.msg,
+            "twirp error unknown: format application/x-mpegurl incompatible with codec audio/opus"
+        );
     }
 
     #[test]

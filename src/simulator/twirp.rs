@@ -28,8 +28,15 @@ impl Refusal {
         Refusal { code: code.to_owned(), msg: msg.into(), meta: BTreeMap::new() }
     }
 
-    pub(super) fn invalid(msg: impl Into<String>) -> Refusal {
-        Refusal::new("invalid_argument", msg)
+    /// A refusal that comes from behind the server's own door (egress workers, stores): measured servers of 2026 put
+    /// these words in front of it.
+    pub(super) fn relayed(code: &str, msg: impl std::fmt::Display) -> Refusal {
+        Refusal::new(code, format!("twirp error unknown: {msg}"))
+    }
+
+    /// A request that an egress worker does not take.
+    pub(super) fn invalid(msg: impl std::fmt::Display) -> Refusal {
+        Refusal::relayed("invalid_argument", msg)
     }
 
     pub(super) fn not_found(msg: impl Into<String>) -> Refusal {

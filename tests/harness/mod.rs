@@ -123,6 +123,47 @@ impl App {
         answer(self.http.get(format!("{}{path}", self.base)).bearer_auth(self.token(user))).await
     }
 
+    /// POST that waits for the outcome as long as the service lets it.
+    pub async fn post_waiting(&self, user: &str, path: &str, body: Value) -> (u16, Value) {
+        let sent = self.http.post(format!("{}{path}", self.base)).header("Prefer", "wait=60");
+        answer(sent.bearer_auth(self.token(user)).json(&body)).await
+    }
+
+    /// The bytes behind a signed link.
+    pub async fn download(&self, link: &str) -> bytes::Bytes {
+        let root = self.base.trim_end_matches("/livekit-replay");
+        let response = self.http.get(format!("{root}{link}")).send().await.expect("an answer");
+        assert!(response.status().is_success(), "{link}: {}", response.status());
+        response.bytes().await.expect("the bytes")
+    }
+
+    /// Starts a buffer and answers its id.
+    pub async fn start_session(&self, user: &str, room: &str) -> String {
+        let (status, session) = self.post(user, "/start", json!({"roomName": room})).await;
+        assert_eq!(status, 201, "{session:#}");
+        session["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Waits until a session's buffer holds that many seconds.
+    pub async fn wait_for_buffer(&self, user: &str, session: &str, seconds: f64) {
+        self.until("the buffer is long enough", async || {
+            let (_, shown) = self.get(user, &format!("/sessions/{session}")).await;
+            shown["buffer"]["durationSeconds"].as_f64().is_some_and(|held| held >= seconds)
+        })
+        .await;
+    }
+
+    /// Waits until something is so; fails after three minutes.
+    pub async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+        let waiting = async {
+            while !is_so().await {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(180), waiting).await;
+        assert!(waited.is_ok(), "still not: {what}");
+    }
+
     pub async fn stop(self) {
         self.deps.stop.cancel();
         self.tasks.close();
@@ -226,4 +267,10 @@ fn config(dir: &std::path::Path, sim: &Simulator, url: String) -> Config {
         },
         log: "info".into(),
     }
+}
+
+/// The real clock, milliseconds.
+pub fn now_ms() -> i64 {
+    use livekit_replay::clock::Clock;
+    livekit_replay::clock::SystemClock.now().as_millis()
 }

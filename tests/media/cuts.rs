@@ -1,6 +1,8 @@
 //! One part: where a clip begins and ends.
 
-use livekit_replay::media::compose::Precision;
+use std::path::PathBuf;
+
+use livekit_replay::media::compose::{CutPart, Precision, SegmentFile};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -138,4 +140,27 @@ async fn exact_cuts_of_long_segments_hold_the_window_and_nothing_else() {
 #[tokio::test]
 async fn exact_cuts_work_without_sound() {
     measure(SILENT, Precision::Exact, 6, 2).await;
+}
+
+#[tokio::test]
+async fn segments_of_the_muxer_that_egress_uses_are_cut_like_our_own() {
+    let place = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/segments");
+    let segments = [("gst-0.ts", 3600), ("gst-1.ts", 3610)];
+    let segments = segments.map(|(name, seconds)| SegmentFile {
+        path: place.join(name),
+        pts_start_unwrapped: seconds * 90_000,
+    });
+    let dir = Scratch::new();
+    let at = |number: i64| 3600 * 90_000 + number * FRAME;
+    // a key frame lies at 250, inside the first segment
+    for (precision, first) in [(Precision::Keyframe, 250), (Precision::Exact, 261)] {
+        for last in [299, 300, 301, 407, 600] {
+            let part = CutPart { segments: segments.to_vec(), from_pts: at(261), to_pts: at(last) };
+            let made = make(vec![part], precision, &dir.0).await.unwrap();
+            let seen = watch(&made.file, &[]);
+            assert_eq!(seen.numbers(), (first..last).collect::<Vec<_>>());
+            assert!(seen.longest_gap() < 0.035);
+            assert!(seen.worst_sync().abs() <= 0.04, "{}", seen.worst_sync());
+        }
+    }
 }

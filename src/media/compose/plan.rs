@@ -167,8 +167,8 @@ fn look_at(index: usize, part: &CutPart, precision: Precision) -> Result<Option<
             first = Loaded::read(part, first_index)?;
         }
     }
-    let keys = first.media.video.iter().zip(&first.times).filter(|(unit, _)| unit.key);
-    let key = keys.filter(|(_, time)| **time <= part.from_pts + TOLERANCE).next_back();
+    let mut keys = first.media.video.iter().zip(&first.times).filter(|(unit, _)| unit.key);
+    let key = keys.rfind(|(_, time)| **time <= part.from_pts + TOLERANCE);
     let (unit, key_pts) = match key.or_else(|| first.media.video.first().zip(first.times.first())) {
         Some((unit, &pts)) => (unit, pts),
         None => return Ok(None),

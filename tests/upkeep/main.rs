@@ -1,0 +1,47 @@
+//! The segment index and the upkeep: real segments, real files, both engines, a clock that is moved by hand.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod bench;
+mod indexing;
+mod keeping;
+mod scheduling;
+
+/// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
+macro_rules! on_both_engines {
+    ($($module:ident :: $story:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $story() {
+                let bench = crate::bench::Bench::on(crate::bench::On::Sqlite).await;
+                crate::$module::$story(bench.expect("SQLite is always at hand")).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $story() {
+                match crate::bench::Bench::on(crate::bench::On::Postgres).await {
+                    Some(bench) => crate::$module::$story(bench).await,
+                    None => eprintln!("skipped: TEST_POSTGRES_URL is not set"),
+                }
+            })+
+        }
+    };
+}
+
+on_both_engines!(
+    indexing::the_clock_is_fixed_by_the_first_packet_and_by_the_label_if_nobody_tells,
+    indexing::every_odd_playlist_ends_in_the_same_index,
+    indexing::damaged_files_are_indexed_with_their_reason_and_a_growing_one_turns_out_well,
+    indexing::a_new_epoch_counts_from_zero_again,
+    indexing::hostile_names_and_files_lead_nowhere,
+    indexing::an_absent_store_loses_nothing,
+    indexing::two_replicas_index_the_same_thing_once,
+    keeping::captures_and_cleanup_never_meet_on_a_segment,
+    keeping::an_hour_of_recording_leaves_the_promise_and_little_more,
+    keeping::a_buffer_goes_when_its_time_is_over_and_nothing_holds_it,
+    keeping::nothing_of_others_is_touched,
+    keeping::the_clip_store_gives_rows_back_and_sets_the_unknown_aside,
+    keeping::a_vanished_mount_is_not_an_empty_one,
+    scheduling::a_tick_runs_once_on_two_replicas,
+    scheduling::the_schedule_runs_reports_and_stops,
+);
