@@ -15,8 +15,41 @@ const SECONDS: &[f64] =
 pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_info", "1; the label version says which program this is"),
     ("livekit_replay_panics_total", "panics caught; each is a defect and stands in the log"),
+    (
+        "livekit_replay_scrape_errors",
+        "questions to the database that failed while the figures were gathered",
+    ),
+    ("livekit_replay_process_resident_bytes", "memory of this process"),
     ("livekit_replay_http_requests_total", "requests answered, by route, method and status"),
     ("livekit_replay_http_request_seconds", "time to the answer's head, by route and method"),
+    ("livekit_replay_webhooks_total", "webhooks of LiveKit, by outcome"),
+    ("livekit_replay_sessions", "sessions by status"),
+    ("livekit_replay_sessions_started_total", "starts that LiveKit accepted"),
+    ("livekit_replay_sessions_ended_total", "sessions that ended, by reason"),
+    ("livekit_replay_epochs_restarted_total", "recordings that replaced another"),
+    (
+        "livekit_replay_orphan_egress_stopped_total",
+        "recordings of ours without session that were stopped",
+    ),
+    ("livekit_replay_segments", "segments in the index"),
+    ("livekit_replay_segment_bytes", "their bytes"),
+    ("livekit_replay_segments_deleted_total", "segments deleted by cleanup"),
+    ("livekit_replay_segment_bytes_deleted_total", "their bytes"),
+    ("livekit_replay_captures_total", "captures accepted"),
+    ("livekit_replay_capture_phase_seconds", "time of making a clip, by phase"),
+    ("livekit_replay_clips_total", "clips that left processing, by outcome"),
+    ("livekit_replay_clip_bytes_total", "bytes of clips made"),
+    ("livekit_replay_clips_deleted_total", "clips deleted"),
+    ("livekit_replay_jobs_open", "durable work that is not done"),
+    ("livekit_replay_job_runs_total", "runs of scheduled jobs, by job and outcome"),
+    ("livekit_replay_job_seconds", "time of those runs, by job"),
+    (
+        "livekit_replay_quota_drift_bytes",
+        "what the last audit found wrong in the accounts; 0 is right",
+    ),
+    ("livekit_replay_store_free_bytes", "free bytes, by store"),
+    ("livekit_replay_store_total_bytes", "size, by store"),
+    ("livekit_replay_store_usable", "1 if the store answered when last asked, by store"),
 ];
 
 /// Names of fields in log lines: one name per thing, units in names.
@@ -24,6 +57,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("error", "the whole chain of causes"),
     ("session.id", "a session"),
     ("clip.id", "a clip"),
+    ("user.id", "a user, by the app's id"),
     ("egress.id", "LiveKit's name of a recording"),
     ("epoch", "number of the recording in its session"),
     ("job.id", "a durable piece of work"),
@@ -87,4 +121,43 @@ pub fn log_panics() {
         tracing::error!(place, %backtrace, "panic: {text}");
         metrics::counter!("livekit_replay_panics_total").increment(1);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use regex::Regex;
+
+    use super::*;
+
+    fn sources(dir: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).expect("a directory of the sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                found.push(fs::read_to_string(&path).expect("a source file"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_figure_of_the_code_is_listed_and_every_listed_one_is_in_the_code() {
+        let mut texts = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
+        let macros = Regex::new(r#"metrics::(?:counter|gauge|histogram)!\(\s*"([a-z_]+)""#);
+        let macros = macros.expect("a constant pattern");
+        let used: BTreeSet<&str> = texts
+            .iter()
+            .flat_map(|text| macros.captures_iter(text))
+            .filter_map(|found| found.get(1).map(|name| name.as_str()))
+            .collect();
+        let listed: BTreeSet<&str> = FIGURES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(used, listed);
+        let page = include_str!("../docs/logging.md");
+        for (name, _) in FIELDS {
+            assert!(page.contains(&format!("`{name}`")), "docs/logging.md does not name {name}");
+        }
+    }
 }

@@ -14,7 +14,9 @@ use crate::{
     domain::id::InstanceId,
     flow::{self, Deps},
     http::{self, AppState},
+    jobs,
     livekit::{client::Client, webhook::Receiver},
+    schedule,
     store::{self, Db, schema, setting},
     telemetry,
 };
@@ -68,7 +70,7 @@ pub async fn build(
             kept.into_bytes().into()
         }
     };
-    Ok(Deps {
+    let deps = Deps {
         livekit: Arc::new(Client::new(&config.livekit)),
         config: Arc::new(config),
         clock,
@@ -82,7 +84,9 @@ pub async fn build(
         presence: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
-    })
+    };
+    flow::authorize::seed_default_rules(&deps).await?;
+    Ok(deps)
 }
 
 /// Opens the configured database.
@@ -152,7 +156,6 @@ pub async fn start(
     tokio::fs::create_dir_all(&work_dir).await.map_err(|error| {
         Failure::Setup(format!("{} cannot be made: {error}", work_dir.display()))
     })?;
-    flow::authorize::seed_default_rules(&deps).await?;
     take_over(&deps).await?;
     let addr = listener
         .local_addr()
@@ -160,18 +163,25 @@ pub async fn start(
 
     let router = http::router(door_state(&deps)?);
     let socket = control::bind(&deps.config)?;
+    let scheduled = schedule::start(&deps).await?;
     let running =
         Running { addr, deps, doors: TaskTracker::new(), broken: CancellationToken::new(), locks };
     let deps = || running.deps.clone();
     running.open("control", control::serve(socket, router.clone(), deps()));
     running.open("supervisor", flow::supervise::run(deps()));
-    running.open("jobs", crate::jobs::run(deps()));
+    running.open("jobs", jobs::run(deps()));
     running.open("index", flow::index::run(deps()));
-    running.open("schedule", keep_schedule(deps()));
+    running.open("schedule", keep_schedule(scheduled, deps()));
     running.open("figures", keep_figures(deps()));
     running.open("http", serve_http(listener, router, deps()));
     tracing::info!(address = %addr, instance = %running.deps.instance, replica = running.deps.replica, "ready");
     Ok(running)
+}
+
+/// The schedule runs by itself; at the end its runs are awaited.
+async fn keep_schedule(scheduled: schedule::Handle, deps: Deps) {
+    deps.stop.cancelled().await;
+    scheduled.stop().await;
 }
 
 async fn serve_http(listener: TcpListener, router: axum::Router, deps: Deps) {
@@ -200,17 +210,6 @@ async fn take_over(deps: &Deps) -> Result<(), Failure> {
         }
     });
     Ok(())
-}
-
-/// The schedule as a door: runs until told to stop, then waits for what is under way.
-async fn keep_schedule(deps: Deps) {
-    match crate::schedule::start(&deps).await {
-        Ok(schedule) => {
-            deps.stop.cancelled().await;
-            schedule.stop().await;
-        }
-        Err(error) => tracing::error!(error = error.chain(), "the schedule could not begin"),
-    }
 }
 
 /// Lets the recorder fold what it gathered, so that its memory stays bounded when nobody asks for figures.

@@ -6,7 +6,7 @@ use crate::{
     access::{Caller, EVERYWHERE, INSTANCE_ADMIN, MEMBER, Permission, policy},
     domain::{
         id::{CommunityId, JobId, SessionId, UserId},
-        lifecycle::ClipStatus,
+        lifecycle::{ClipStatus, SessionStatus},
         names,
     },
     error::{Code, Error, Result},
@@ -136,6 +136,17 @@ pub async fn list_sessions(
         reports.push(report(deps, session).await?);
     }
     Ok((reports, total))
+}
+
+/// Stops every session that holds a place; says how many. Instance admin.
+///
+/// # Errors
+/// [`crate::error::Code::PermissionDenied`] for anybody else.
+pub async fn stop_all(deps: &Deps, caller: &Caller) -> Result<u64> {
+    authorize::require_instance_admin(deps, caller).await?;
+    let holding = [SessionStatus::Starting, SessionStatus::Active, SessionStatus::Degraded];
+    let sessions = store::session::list_in(deps.db.conn(), &holding).await?;
+    super::stop::stop_all(deps, &sessions).await
 }
 
 async fn report(deps: &Deps, session: Session) -> Result<SessionReport> {

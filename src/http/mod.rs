@@ -25,6 +25,7 @@ mod health;
 pub mod idempotency;
 mod layers;
 pub mod limits;
+mod me;
 mod openapi;
 pub mod sessions;
 pub mod webhooks;
@@ -86,5 +87,6 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
         .merge(limited(clips::routes(), Limited::Delete))
         .merge(limited(clips::capture_routes(), Limited::Capture))
         .merge(admin::routes())
+        .merge(me::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
