@@ -177,15 +177,15 @@ impl Person {
 
     async fn capture(&mut self, presses: u32) {
         let Some(session) = self.ledger.lock().unwrap().newest_session(self.user) else { return };
-        let title = format!("{} {presses}", self.user);
+        let title = format!("{}-{presses}", self.user);
         let seconds = self.random.random_range(1..6);
         let precision = if self.random.random_bool(0.25) { "exact" } else { "keyframe" };
         let body = json!({
             "sessionId": session, "durationSeconds": seconds, "precision": precision, "title": title,
         });
         let answer = ledger::capture(&self.service, self.user, &body).await;
-        if let Answer::Said(status @ 500.., problem) = &answer {
-            println!("{title}: {status} {problem}");
+        if let Answer::Said(status @ 300.., problem) = &answer {
+            println!("{title}: {status} {} {}", problem["code"], problem["detail"]);
         }
         let (known, id) = judged(&answer);
         let told = Capture { user: self.user.to_owned(), known, id, body, deleted: Known::No };
