@@ -47,7 +47,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 if ! has cargo; then
-  echo "setup: no Rust toolchain found; install one (https://rustup.rs), $need_rust or newer" >&2
+  echo "setup: no Rust toolchain found; install one, $need_rust or newer" >&2
   exit 1
 fi
 rust=$(rustc --version | cut -d' ' -f2)

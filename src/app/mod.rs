@@ -156,6 +156,7 @@ pub async fn start(
     tokio::fs::create_dir_all(&work_dir).await.map_err(|error| {
         Failure::Setup(format!("{} cannot be made: {error}", work_dir.display()))
     })?;
+    take_over(&deps).await?;
     let addr = listener
         .local_addr()
         .map_err(|error| Failure::Failed(format!("asking for our own address: {error}")))?;
@@ -190,6 +191,25 @@ async fn serve_http(listener: TcpListener, router: axum::Router, deps: Deps) {
     if let Err(error) = served.await {
         tracing::error!(%error, "the HTTP door failed");
     }
+}
+
+/// What a dead predecessor left is settled before any door opens. Only the embedded engine has a single process, so
+/// only there everybody else is known to be dead; replicas' leases and deadlines run out by themselves.
+async fn take_over(deps: &Deps) -> Result<(), Failure> {
+    if deps.db.engine() == store::Engine::Sqlite {
+        let expired = store::epoch::expire_unanswered(deps.db.conn(), deps.clock.now()).await?;
+        if expired > 0 {
+            tracing::info!(starts = expired, "giving up what the process before had begun");
+        }
+    }
+    // An egress that nobody wants is stopped soon after a start, not only at the next tick.
+    let deps = deps.clone();
+    deps.tasks.clone().spawn(async move {
+        if let Err(error) = flow::reconcile::run(&deps).await {
+            tracing::warn!(error = error.chain(), "could not compare with LiveKit at the start");
+        }
+    });
+    Ok(())
 }
 
 /// Lets the recorder fold what it gathered, so that its memory stays bounded when nobody asks for figures.

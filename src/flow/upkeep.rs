@@ -107,7 +107,7 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
         maintenance::claim(conn, job.as_str(), meant.to_rfc3339(), now).await?
     };
     let Some(run) = claimed else { return Ok(None) };
-    let thorough = civil(meant).minute() % THOROUGH_MINUTES == 0;
+    let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES);
     execute(deps, job, run, thorough, false).await.map(Some)
 }
 

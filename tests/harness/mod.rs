@@ -81,6 +81,7 @@ impl App {
             webhooks: Arc::new(Receiver::new(&deps.config.livekit)),
             verifier: Arc::new(Verifier::new(&deps.config.auth).expect("auth")),
             figures: None,
+            maintenance: Arc::new(flow::upkeep::Jobs),
             deps: deps.clone(),
         };
         let tasks = TaskTracker::new();

@@ -112,6 +112,7 @@ impl CaptureBody {
         (status = 202, description = "The clip is being made; see Location", body = ClipBody),
     )
 )]
+#[expect(clippy::too_many_arguments, reason = "each is one extractor")]
 pub(super) async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -131,7 +132,9 @@ pub(super) async fn create(
             idempotency::begin(&state.deps, claim, &hash, ACCEPT_LEASE).await?
     {
         let id = ClipId::new(kept.location.unwrap_or_default());
-        return respond(&state, &caller, &id, patience).await.map(replayed);
+        // also a failure is a repeat: of a capture that was accepted once and counted once
+        let again = respond(&state, &caller, &id, patience).await;
+        return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
     }
     // the first of its key, and now it counts
     if let Err(error) = allowance.spend().await {
