@@ -160,7 +160,6 @@ impl Bench {
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
             stores: Arc::default(),
-            presence: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
