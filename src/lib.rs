@@ -42,4 +42,3 @@ pub mod media;
 pub mod schedule;
 pub mod simulator;
 pub mod store;
-

@@ -49,7 +49,11 @@ pub async fn run(deps: &Deps, dry_run: bool) -> Result<Counts> {
             counts.corrected += 1;
         }
     }
-    if dry_run { store::rollback(tx).await? } else { store::commit(tx).await? }
+    if dry_run {
+        store::rollback(tx).await?
+    } else {
+        store::commit(tx).await?
+    }
     metrics::gauge!("livekit_replay_quota_drift_bytes").set(counts.drift_bytes as f64);
     Ok(counts)
 }

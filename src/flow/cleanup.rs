@@ -51,8 +51,7 @@ pub struct Counts {
 pub async fn run(deps: &Deps, period: Duration, dry_run: bool) -> Result<Counts> {
     stores::demand_ours(deps, Which::Buffer).await?;
     let pressure = pressure(deps).await?;
-    let mut counts =
-        Counts { critical: pressure == Pressure::Critical, ..Counts::default() };
+    let mut counts = Counts { critical: pressure == Pressure::Critical, ..Counts::default() };
     for session in session::list_with_buffer(deps.db.conn()).await? {
         condemn_of(deps, &session, period, pressure, dry_run, &mut counts).await?;
     }

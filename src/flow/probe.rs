@@ -30,8 +30,7 @@ pub struct Counts {
 
 /// Asks both stores, at once. A dry run asks in the same manner: nothing is left behind.
 pub async fn run(deps: &Deps) -> Counts {
-    let (buffer, clips) =
-        futures::join!(probe(deps, Which::Buffer), probe(deps, Which::Clips));
+    let (buffer, clips) = futures::join!(probe(deps, Which::Buffer), probe(deps, Which::Clips));
     let usable = u64::from(buffer) + u64::from(clips);
     Counts { usable, unusable: 2 - usable }
 }
@@ -42,7 +41,8 @@ async fn probe(deps: &Deps, which: Which) -> bool {
     let before = store.last();
     let began = tokio::time::Instant::now();
     let (root, name) = (which.root(&deps.config), format!(".probe-{}", deps.replica));
-    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
+    let name: String =
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
     // a probe that hangs keeps one place of the gate; once all are gone, later probes fail without a thread
     let answer = store.gate.run(LIMIT, move || try_out(&root, &name)).await;
     let (space, trouble) = match answer {
@@ -52,17 +52,29 @@ async fn probe(deps: &Deps, which: Which) -> bool {
     let usable = trouble.is_none();
     let was_usable = before.as_ref().is_none_or(|before| before.trouble.is_none());
     if usable != was_usable {
-        tracing::warn!(store = which.as_str(), usable, trouble = trouble.as_deref(), "storage.changed");
+        tracing::warn!(
+            store = which.as_str(),
+            usable,
+            trouble = trouble.as_deref(),
+            "storage.changed"
+        );
     }
     if let Some(space) = space {
         metrics::gauge!("livekit_replay_store_free_bytes", "store" => which.as_str())
             .set(space.free as f64);
         if space.used_percent() >= deps.config.storage.high_percent {
-            tracing::warn!(store = which.as_str(), used_percent = space.used_percent(), "storage.high");
+            tracing::warn!(
+                store = which.as_str(),
+                used_percent = space.used_percent(),
+                "storage.high"
+            );
         }
     }
-    metrics::gauge!("livekit_replay_store_usable", "store" => which.as_str())
-        .set(if usable { 1.0 } else { 0.0 });
+    metrics::gauge!("livekit_replay_store_usable", "store" => which.as_str()).set(if usable {
+        1.0
+    } else {
+        0.0
+    });
     store.keep(Probed { at: deps.clock.now(), took: began.elapsed(), trouble, space });
     usable
 }

@@ -125,7 +125,11 @@ async fn give_up_buffer(deps: &Deps, session: &session::Model, now: Timestamp) -
     let gone = session::update_if(&tx, &session.id, &[session.status], change).await?;
     segment::delete_of(&tx, &session.id).await?;
     epoch::delete_of(&tx, &session.id).await?;
-    if gone { store::commit(tx).await? } else { store::rollback(tx).await? }
+    if gone {
+        store::commit(tx).await?
+    } else {
+        store::rollback(tx).await?
+    }
     Ok(gone)
 }
 

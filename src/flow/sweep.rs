@@ -56,7 +56,8 @@ async fn sweep(deps: &Deps, youngest: Option<Duration>, dry_run: bool) -> Result
     let now = deps.clock.now().as_micros();
     let old = |entry: &Entry| {
         youngest.is_none_or(|age| {
-            now.saturating_sub(entry.changed_us) > i64::try_from(age.as_micros()).unwrap_or(i64::MAX)
+            now.saturating_sub(entry.changed_us)
+                > i64::try_from(age.as_micros()).unwrap_or(i64::MAX)
         })
     };
     let owned = |entry: &Entry| owners.iter().any(|clip| entry.name.starts_with(clip.as_str()));

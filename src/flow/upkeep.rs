@@ -168,7 +168,8 @@ async fn execute(
     metrics::histogram!("livekit_replay_job_seconds", "job" => job.as_str())
         .record(began.elapsed().as_secs_f64());
     let counts = Value::Object(counts);
-    let ended = maintenance::finish(deps.db.conn(), run, outcome, &counts, deps.clock.now()).await?;
+    let ended =
+        maintenance::finish(deps.db.conn(), run, outcome, &counts, deps.clock.now()).await?;
     Ok(run_of(ended))
 }
 

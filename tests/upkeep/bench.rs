@@ -296,9 +296,10 @@ impl Recorded<'_> {
 
     /// A playlist as egress writes it.
     pub fn playlist(&self, numbers: impl IntoIterator<Item = u64>, ended: bool) -> String {
-        let mut text = "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:2\n\
+        let mut text =
+            "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-ALLOW-CACHE:NO\n#EXT-X-TARGETDURATION:2\n\
                         #EXT-X-MEDIA-SEQUENCE:0\n"
-            .to_owned();
+                .to_owned();
         for number in numbers {
             let (at, name) = (self.label(number), segment_file_name(number));
             text += &format!("#EXT-X-PROGRAM-DATE-TIME:{at}\n#EXTINF:2.000,\n{name}\n");

@@ -40,7 +40,11 @@ pub async fn the_clock_is_fixed_by_the_first_packet_and_by_the_label_if_nobody_t
     let second = bench.session("ben", "room").await;
     second.record(0);
     let waiting = second.index().await;
-    assert_eq!((waiting.new, waiting.waiting_for_clock), (0, 1), "no row before the clock is fixed");
+    assert_eq!(
+        (waiting.new, waiting.waiting_for_clock),
+        (0, 1),
+        "no row before the clock is fixed"
+    );
     assert!(second.segments().await.is_empty());
     bench.pass_seconds(3);
     assert_eq!(second.index().await.new, 1);
@@ -76,7 +80,10 @@ pub async fn every_odd_playlist_ends_in_the_same_index(bench: Bench) {
     for row in session.segments().await {
         let number = row.number.unsigned_abs();
         assert_eq!(row.state, SegmentState::Usable);
-        assert_eq!((row.starts_at, row.ends_at), (session.screen(number), session.screen(number + 1)));
+        assert_eq!(
+            (row.starts_at, row.ends_at),
+            (session.screen(number), session.screen(number + 1))
+        );
         assert_eq!(row.label_at, session.label(number));
         assert_eq!(row.pts_start, PTS_BASE + row.number * SEGMENT * 90_000);
         assert_eq!(row.key_frame_list(), [row.pts_start]);
@@ -89,7 +96,9 @@ pub async fn every_odd_playlist_ends_in_the_same_index(bench: Bench) {
     bench.close().await;
 }
 
-pub async fn damaged_files_are_indexed_with_their_reason_and_a_growing_one_turns_out_well(bench: Bench) {
+pub async fn damaged_files_are_indexed_with_their_reason_and_a_growing_one_turns_out_well(
+    bench: Bench,
+) {
     let session = bench.session("anna", "room").await;
     told(&bench, &session);
     for number in [0, 2, 4, 5] {
@@ -163,7 +172,8 @@ pub async fn hostile_names_and_files_lead_nowhere(bench: Bench) {
     std::fs::create_dir(session.path(3)).unwrap();
     session.write(4);
     let mut text = session.playlist(0..5, false);
-    for name in ["../../seg_00009.ts", "/etc/passwd", "seg_00009.ts;rm", "http://host/seg_00009.ts"] {
+    for name in ["../../seg_00009.ts", "/etc/passwd", "seg_00009.ts;rm", "http://host/seg_00009.ts"]
+    {
         text += &format!("#EXT-X-PROGRAM-DATE-TIME:{}\n#EXTINF:2.000,\n{name}\n", session.label(5));
     }
     session.put("live.m3u8", &text);

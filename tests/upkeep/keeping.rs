@@ -69,7 +69,12 @@ fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> 
 }
 
 /// Pins a window as a capture does: under the session's lock, and only if all of it is still there.
-async fn pin_window(deps: &Deps, session: &Recorded<'_>, clip: &ClipId, window: Window) -> Vec<PathBuf> {
+async fn pin_window(
+    deps: &Deps,
+    session: &Recorded<'_>,
+    clip: &ClipId,
+    window: Window,
+) -> Vec<PathBuf> {
     let tx = deps.db.begin().await.expect("a transaction");
     assert!(session::lock_for_pins(&tx, &session.id).await.expect("locked"));
     let held = segment::list_touching(&tx, &session.id, window).await.expect("listed");
@@ -117,7 +122,9 @@ pub async fn captures_and_cleanup_never_meet_on_a_segment(bench: Bench) {
     assert!(deleted > 100, "deleted {deleted}");
     assert!(refused > 20, "refused {refused}");
     assert!(checked > 100, "checked {checked}");
-    eprintln!("deleted {deleted}, refused because pinned {refused}, pinned files checked {checked}");
+    eprintln!(
+        "deleted {deleted}, refused because pinned {refused}, pinned files checked {checked}"
+    );
     bench.close().await;
 }
 

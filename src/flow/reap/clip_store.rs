@@ -100,12 +100,7 @@ async fn unknown(
 }
 
 /// A record that is valid, of this clip, and in its user's directory.
-async fn read_record(
-    deps: &Deps,
-    user: &str,
-    stem: &str,
-    ending: &str,
-) -> Result<Option<Record>> {
+async fn read_record(deps: &Deps, user: &str, stem: &str, ending: &str) -> Result<Option<Record>> {
     let path = deps.config.storage.clips.join(user).join(format!("{stem}.{ending}"));
     let read = move || read_plain(&path, MOST_RECORD);
     let Found::Bytes(bytes) = stores::work(&deps.stores, Which::Clips, read).await? else {
@@ -180,9 +175,5 @@ async fn empty_quarantine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Re
 }
 
 fn discard(path: &Path, entry: &Entry) -> std::io::Result<()> {
-    if entry.is_directory {
-        remove_tree(path).map(drop)
-    } else {
-        remove_plain(path).map(drop)
-    }
+    if entry.is_directory { remove_tree(path).map(drop) } else { remove_plain(path).map(drop) }
 }
