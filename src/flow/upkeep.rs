@@ -84,8 +84,9 @@ impl Job {
     }
 }
 
+/// Whole seconds: a tick is named by the second it was meant for, and the parser carries fractions along.
 fn civil(time: Timestamp) -> DateTime<Utc> {
-    DateTime::<Utc>::from_timestamp_micros(time.as_micros()).unwrap_or_default()
+    DateTime::<Utc>::from_timestamp(time.as_micros().div_euclid(1_000_000), 0).unwrap_or_default()
 }
 
 fn moment(time: DateTime<Utc>) -> Timestamp {

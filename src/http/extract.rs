@@ -10,6 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
     AppState,
@@ -129,6 +130,18 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         .map_err(|error| shape_error(&error.path().to_string(), error.inner()))?;
     reader.end().map_err(|error| shape_error(".", &error))?;
     Ok(value)
+}
+
+/// Gives a body that was read as JSON its shape: an object's, never a list of its members' values.
+///
+/// # Errors
+/// [`Code::ValidationFailed`] naming the field.
+pub fn parse_value<T: DeserializeOwned>(value: Value) -> Result<T> {
+    if !value.is_object() {
+        return Err(Error::invalid_field("body", "must be a JSON object"));
+    }
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| shape_error(&error.path().to_string(), error.inner()))
 }
 
 /// Which failure of reading a body this is.

@@ -30,7 +30,7 @@ use crate::{
     http::{
         AppState,
         error::{Answer, Problem},
-        extract::{Arrived, Body, Path, RequestId, parse_json},
+        extract::{Arrived, Body, Path, RequestId, parse_value},
         idempotency::{Key, body_hash, finish, replayed},
         limits::Allowance,
     },
@@ -125,7 +125,7 @@ pub(super) async fn create(
 ) -> Answer<Response> {
     let patience = patience(&state, &headers);
     let hash = body_hash(&value);
-    let body: CaptureBody = parse_json(value.to_string().as_bytes())?;
+    let body: CaptureBody = parse_value(value)?;
     let claim = key.claim(&caller.user_id, ROUTE);
     if let Some(claim) = &claim
         && let Begun::Repeat(kept) =
