@@ -27,9 +27,11 @@
 //! | `flow` | all of the above |
 //! | `http`, `jobs`, `schedule`, `cli` | `flow`, `domain`, the first row; `http` also `access::token` and `livekit::webhook` |
 //! | `simulator` | `error` and the foreign crates it needs |
-//! | `app` | everything, and only `main` and tests use it |
+//! | `app` | everything, and only `cli` and tests use it |
 
 pub mod access;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
@@ -42,3 +44,4 @@ pub mod media;
 pub mod schedule;
 pub mod simulator;
 pub mod store;
+pub mod telemetry;

@@ -276,14 +276,16 @@ mod tests {
                         cells.push(if yes { "yes" } else { "no" });
                     }
                 }
-                table.push_str(&format!(
-                    "{role:<15} {:<21} {:>3}/{:<3}    {:>3}/{:<3}\n",
+                let line = format!(
+                    "{role:<15} {:<21} {:>3}/{:<3}    {:>3}/{}",
                     permission.as_str(),
                     cells[0],
                     cells[1],
                     cells[2],
                     cells[3]
-                ));
+                );
+                table.push_str(&line);
+                table.push('\n');
             }
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/access.txt");

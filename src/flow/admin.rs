@@ -5,7 +5,8 @@ use super::{Deps, authorize};
 use crate::{
     access::{Caller, EVERYWHERE, INSTANCE_ADMIN, MEMBER, Permission, policy},
     domain::{
-        id::{ClipId, CommunityId, JobId, SessionId, UserId},
+        id::{CommunityId, JobId, SessionId, UserId},
+        lifecycle::{ClipStatus, SessionStatus},
         names,
     },
     error::{Code, Error, Result},
@@ -137,6 +138,17 @@ pub async fn list_sessions(
     Ok((reports, total))
 }
 
+/// Stops every session that holds a place; says how many. Instance admin.
+///
+/// # Errors
+/// [`crate::error::Code::PermissionDenied`] for anybody else.
+pub async fn stop_all(deps: &Deps, caller: &Caller) -> Result<u64> {
+    authorize::require_instance_admin(deps, caller).await?;
+    let holding = [SessionStatus::Starting, SessionStatus::Active, SessionStatus::Degraded];
+    let sessions = store::session::list_in(deps.db.conn(), &holding).await?;
+    super::stop::stop_all(deps, &sessions).await
+}
+
 async fn report(deps: &Deps, session: Session) -> Result<SessionReport> {
     let id: &SessionId = &session.id;
     let epoch = store::epoch::find(deps.db.conn(), id, session.current_epoch).await?;
@@ -181,37 +193,45 @@ pub async fn list_jobs(
     store::job::list_of(deps.db.conn(), state, community.as_ref(), page).await
 }
 
-/// Puts a failed job back into the queue, as long as its clip still waits for it.
+/// Tries a failed job again: a clip that failed with it is accepted anew (its segments must still be kept), which
+/// makes a new job; else the job goes back into the queue.
 ///
 /// # Errors
-/// [`Code::ClipNotReady`] if the job has not failed, or its clip has ended (that is retried as a clip).
+/// [`Code::ClipNotReady`] if the job has not failed or is not its clip's newest, and what
+/// [`super::library::retry`] fails with.
 pub async fn retry_job(deps: &Deps, caller: &Caller, id: &JobId) -> Result<Job> {
-    let found = store::job::find(deps.db.conn(), id).await?;
+    let db = deps.db.conn();
+    let found = store::job::find(db, id).await?;
     let clip = match found.as_ref().and_then(|job| job.clip_id.as_ref()) {
-        Some(clip) => find_clip(deps, clip).await?,
+        Some(clip) => store::clip::find(db, clip).await?,
         None => None,
     };
     // the right is asked before it is told whether there is such a job
     let community = clip.as_ref().and_then(|clip| clip.community_id.as_ref());
     require_manager(deps, caller, community).await?;
-    if found.is_none() {
-        return Err(Error::not_found("job"));
+    let (Some(found), Some(clip)) = (found, clip) else { return Err(Error::not_found("job")) };
+    let newest = store::job::find_newest_of_clip(db, &clip.id).await?;
+    let is_newest = newest.is_some_and(|newest| newest.id == *id);
+    if found.state != JobState::Failed || !is_newest {
+        return Err(not_to_be_retried());
     }
-    use crate::domain::lifecycle::ClipStatus::Processing;
-    let wanted = clip.as_ref().is_none_or(|clip| clip.status == Processing);
-    if !wanted || !store::job::requeue(deps.db.conn(), id, deps.clock.now()).await? {
-        return Err(Error::new(
-            Code::ClipNotReady,
-            "Only a failed job whose clip is still being made can be put back into the queue.",
-        ));
+    match clip.status {
+        ClipStatus::Failed => drop(super::library::retry_failed(deps, &clip).await?),
+        ClipStatus::Processing => {
+            if !store::job::requeue(db, id, deps.clock.now()).await? {
+                return Err(not_to_be_retried());
+            }
+            deps.wake.jobs.notify_waiters();
+        }
+        ClipStatus::Ready => return Err(not_to_be_retried()),
     }
-    deps.wake.jobs.notify_waiters();
-    tracing::info!(job.id = %id, by = %caller.user_id, "job put back into the queue");
-    store::job::find(deps.db.conn(), id).await?.ok_or_else(|| Error::not_found("job"))
+    tracing::info!(job.id = %id, clip.id = %clip.id, by = %caller.user_id, "job tried again");
+    let newest = store::job::find_newest_of_clip(db, &clip.id).await?;
+    newest.ok_or_else(|| Error::not_found("job"))
 }
 
-async fn find_clip(deps: &Deps, id: &ClipId) -> Result<Option<Clip>> {
-    store::clip::find(deps.db.conn(), id).await
+fn not_to_be_retried() -> Error {
+    Error::new(Code::ClipNotReady, "Only a clip's newest job can be tried again, once it failed.")
 }
 
 /// What a role may in a community.

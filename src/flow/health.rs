@@ -3,19 +3,22 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use tokio::{
-    sync::{OnceCell, Semaphore},
+    sync::OnceCell,
     time::{Instant, timeout},
 };
 
-use super::{Deps, disk};
+use super::{
+    Deps, disk,
+    stores::{self, Which},
+};
 use crate::{
     domain::text_enum::text_enum,
     error::{Error, Result},
+    media::ffmpeg::{Ffmpeg, Installed, Limits},
     store::{self, Engine},
 };
 
@@ -57,7 +60,7 @@ pub struct FoundStore {
 /// without it.
 pub async fn readiness(deps: &Deps) -> Vec<(&'static str, Found)> {
     let (database, schema, clips) =
-        tokio::join!(database(deps), schema(deps), probe(&CLIPS, deps.work_dir(), deps));
+        tokio::join!(database(deps), schema(deps), probe(Which::Clips, deps.work_dir(), deps));
     vec![("database", database), ("schema", schema), ("clipStore", clips)]
 }
 
@@ -80,14 +83,14 @@ pub async fn schema(deps: &Deps) -> Found {
 
 /// The clip store.
 pub async fn clip_store(deps: &Deps) -> FoundStore {
-    let found = probe(&CLIPS, deps.work_dir(), deps).await;
+    let found = probe(Which::Clips, deps.work_dir(), deps).await;
     FoundStore { found, space: disk::space(&deps.config.storage.clips).await.ok() }
 }
 
 /// The buffer store.
 pub async fn buffer_store(deps: &Deps) -> FoundStore {
     let root = deps.config.storage.buffer.clone();
-    let found = probe(&BUFFER, root, deps).await;
+    let found = probe(Which::Buffer, root, deps).await;
     FoundStore { found, space: disk::space(&deps.config.storage.buffer).await.ok() }
 }
 
@@ -99,41 +102,27 @@ pub async fn livekit(deps: &Deps) -> Found {
     .await
 }
 
-/// FFmpeg's version, asked once per process that found it.
-pub async fn ffmpeg() -> (Found, Option<String>) {
-    static VERSION: OnceCell<String> = OnceCell::const_new();
+/// FFmpeg's version and whether it can do what we need, asked once per process that found it.
+pub async fn ffmpeg(deps: &Deps) -> (Found, Option<String>) {
+    static INSTALLED: OnceCell<Installed> = OnceCell::const_new();
     let begun = Instant::now();
-    let version = VERSION.get_or_try_init(ask_ffmpeg).await;
+    let limits = Limits { deadline: DEADLINE, stall: DEADLINE, cancel: deps.stop.child_token() };
+    let ffmpeg = Ffmpeg::new("ffmpeg");
+    let installed = INSTALLED.get_or_try_init(|| ffmpeg.check(&limits)).await;
     let latency = begun.elapsed();
-    match version {
-        Ok(version) => {
+    let fail = |trouble: String| Found { status: Status::Fail, latency, trouble: Some(trouble) };
+    match installed {
+        Ok(Installed { version, missing }) if missing.is_empty() => {
             (Found { status: Status::Ok, latency, trouble: None }, Some(version.clone()))
+        }
+        Ok(Installed { version, missing }) => {
+            (fail(format!("FFmpeg lacks: {}.", missing.join(", "))), Some(version.clone()))
         }
         Err(error) => {
             tracing::debug!(error = error.chain(), "FFmpeg does not answer");
-            let trouble = Some("FFmpeg does not answer.".to_owned());
-            (Found { status: Status::Fail, latency, trouble }, None)
+            (fail("FFmpeg does not answer.".to_owned()), None)
         }
     }
-}
-
-async fn ask_ffmpeg() -> Result<String> {
-    let run = tokio::process::Command::new("ffmpeg")
-        .arg("-version")
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(DEADLINE, run)
-        .await
-        .map_err(|late| Error::internal("asking FFmpeg for its version", late))?
-        .map_err(|error| Error::internal("asking FFmpeg for its version", error))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mut words = text.split_whitespace().skip_while(|word| *word != "version").skip(1);
-    words
-        .next()
-        .filter(|_| output.status.success())
-        .map(str::to_owned)
-        .ok_or_else(|| Error::internal("asking FFmpeg for its version", "no version in its answer"))
 }
 
 /// How many jobs wait or run.
@@ -166,28 +155,12 @@ async fn ask(what: &str, otherwise: Status, question: impl Future<Output = Resul
     Found { status: otherwise, latency, trouble: Some(trouble) }
 }
 
-// One probe of a store at a time: a mount that hangs keeps one thread, not one for every question.
-static CLIPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
-static BUFFER: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
-
-/// Writes, reads and deletes a small file.
-async fn probe(gate: &Arc<Semaphore>, directory: PathBuf, deps: &Deps) -> Found {
+/// Writes, reads and deletes a small file, through the store's own gate: a mount that hangs keeps the gate's threads
+/// and no more.
+async fn probe(which: Which, directory: PathBuf, deps: &Deps) -> Found {
     let name = format!(".probe-{}", deps.replica);
-    ask("a store", Status::Fail, async {
-        let permit = Arc::clone(gate)
-            .acquire_owned()
-            .await
-            .map_err(|closed| Error::internal("waiting to probe a store", closed))?;
-        tokio::task::spawn_blocking(move || {
-            let outcome = write_read_delete(&directory, &name);
-            drop(permit);
-            outcome
-        })
-        .await
-        .map_err(|panic| Error::internal("probing a store", panic))?
-        .map_err(|error| Error::internal("probing a store", error))
-    })
-    .await
+    let work = move || write_read_delete(&directory, &name);
+    ask("a store", Status::Fail, stores::work(&deps.stores, which, work)).await
 }
 
 fn write_read_delete(directory: &Path, name: &str) -> std::io::Result<()> {

@@ -8,7 +8,7 @@ mod clock;
 mod look;
 mod rows;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -88,7 +88,10 @@ pub async fn index_whole_session(deps: &Deps, id: &SessionId) -> Result<Indexed>
 async fn index(deps: &Deps, id: &SessionId, ended_after: Option<Timestamp>) -> Result<Indexed> {
     let session = session::load(deps.db.conn(), id).await?;
     let mut all = Indexed::default();
-    if session.buffer_gone_at.is_some() {
+    let past = session.capturable_until.is_some_and(|until| until <= deps.clock.now());
+    let given_up = session.status.is_final() && (past || session.discard);
+    if session.buffer_gone_at.is_some() || given_up {
+        // cleanup takes everything there: nothing that is gone is missed
         return Ok(all);
     }
     for epoch in epoch::list(deps.db.conn(), id).await? {
@@ -176,18 +179,18 @@ async fn index_epoch(
 async fn wanted(
     deps: &Deps,
     epoch: &epoch::Model,
-    directory: &PathBuf,
+    directory: &Path,
     known: &[Known],
     horizon: Timestamp,
 ) -> Result<(Vec<Candidate>, bool)> {
-    let at = directory.clone();
+    let at = directory.to_owned();
     let live = stores::work(&deps.stores, Which::Buffer, move || look::live(&at)).await?;
     let ending = live.ended && !epoch.playlist_ended;
     if !live.entries.is_empty() && !ending && !has_hole(known, &live, horizon) {
         let none = EgressPlaylist::default();
         return Ok((candidates(known, [&live, &none], &[].into()), live.ended));
     }
-    let at = directory.clone();
+    let at = directory.to_owned();
     let listing = stores::work(&deps.stores, Which::Buffer, move || look::listing(&at)).await?;
     let Some(look::Listing { event, numbers }) = listing else { return Ok((Vec::new(), false)) };
     Ok((candidates(known, [&live, &event], &numbers), live.ended || event.ended))
@@ -197,12 +200,12 @@ async fn wanted(
 /// left out: nothing is known of them.
 async fn look(
     deps: &Deps,
-    directory: &PathBuf,
+    directory: &Path,
     wanted: Vec<Candidate>,
 ) -> Result<Vec<(Candidate, Seen)>> {
     stream::iter(wanted)
         .map(|candidate| {
-            let (at, number) = (directory.clone(), candidate.number);
+            let (at, number) = (directory.to_owned(), candidate.number);
             async move {
                 let work = move || look::segment(&at, number);
                 let seen = stores::work(&deps.stores, Which::Buffer, work).await?;

@@ -84,8 +84,9 @@ impl Job {
     }
 }
 
+/// Whole seconds: a tick is named by the second it was meant for, and the parser carries fractions along.
 fn civil(time: Timestamp) -> DateTime<Utc> {
-    DateTime::<Utc>::from_timestamp_micros(time.as_micros()).unwrap_or_default()
+    DateTime::<Utc>::from_timestamp(time.as_micros().div_euclid(1_000_000), 0).unwrap_or_default()
 }
 
 fn moment(time: DateTime<Utc>) -> Timestamp {
@@ -107,7 +108,7 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
         maintenance::claim(conn, job.as_str(), meant.to_rfc3339(), now).await?
     };
     let Some(run) = claimed else { return Ok(None) };
-    let thorough = civil(meant).minute() % THOROUGH_MINUTES == 0;
+    let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES);
     execute(deps, job, run, thorough, false).await.map(Some)
 }
 

@@ -10,6 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
     AppState,
@@ -131,6 +132,18 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     Ok(value)
 }
 
+/// Gives a body that was read as JSON its shape: an object's, never a list of its members' values.
+///
+/// # Errors
+/// [`Code::ValidationFailed`] naming the field.
+pub fn parse_value<T: DeserializeOwned>(value: Value) -> Result<T> {
+    if !value.is_object() {
+        return Err(Error::invalid_field("body", "must be a JSON object"));
+    }
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| shape_error(&error.path().to_string(), error.inner()))
+}
+
 /// Which failure of reading a body this is.
 pub fn bytes_problem(rejection: BytesRejection) -> Problem {
     let status = rejection.into_response().status();
@@ -157,21 +170,14 @@ fn shape_error(path: &str, error: &serde_json::Error) -> Error {
     Error::invalid_field(&field_of(path, &message), message)
 }
 
-/// serde says which field is unknown or missing only in its text.
+/// The path leads to a key that is unknown, but only to the parent of one that is missing or doubled; that one's name
+/// stands in serde's text alone.
 fn field_of(path: &str, message: &str) -> String {
-    let named = ["unknown field `", "missing field `", "duplicate field `"]
+    let named = ["missing field `", "duplicate field `"]
         .iter()
-        .find_map(|start| message.strip_prefix(start))
-        .and_then(|rest| {
-            let end = rest.find("`, expected").or_else(|| rest.find("`, there are"));
-            end.or_else(|| rest.find('`')).map(|end| &rest[..end])
-        });
+        .find_map(|start| message.strip_prefix(start)?.split('`').next());
     match (named, path) {
         (Some(name), "." | "") => name.to_owned(),
-        // the path may or may not end with the key that is unknown
-        (Some(name), path) if path == name || path.ends_with(&format!(".{name}")) => {
-            path.to_owned()
-        }
         (Some(name), path) => format!("{path}.{name}"),
         (None, "." | "") => "body".to_owned(),
         (None, path) => path.to_owned(),
@@ -238,12 +244,13 @@ mod tests {
     #[test]
     fn the_field_that_does_not_fit_is_named() {
         assert_eq!(field(r#"{"roomName":"a","zap":1}"#), "zap");
-        assert_eq!(field(r#"{"roomName":"a","a`, expected b":1}"#), "a");
+        assert_eq!(field(r#"{"roomName":"a","a`, expected b":1}"#), "a`, expected b");
         assert_eq!(field("{}"), "roomName");
         assert_eq!(field(r#"{"roomName":5}"#), "roomName");
         assert_eq!(field(r#"{"roomName":"a","roomName":"b"}"#), "roomName");
         assert_eq!(field(r#"{"roomName":"a","inner":{"count":300}}"#), "inner.count");
         assert_eq!(field(r#"{"roomName":"a","inner":{"zap":1}}"#), "inner.zap");
+        assert_eq!(field(r#"{"roomName":"a","inner":{}}"#), "inner.count");
     }
 
     #[test]

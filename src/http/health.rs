@@ -77,7 +77,7 @@ async fn detailed(State(state): State<AppState>, caller: Caller) -> Answer<Json<
         health::buffer_store(deps),
         health::clip_store(deps),
         health::livekit(deps),
-        health::ffmpeg(),
+        health::ffmpeg(deps),
         health::open_jobs(deps),
         state.maintenance.list(deps),
     );

@@ -25,6 +25,7 @@ mod health;
 pub mod idempotency;
 mod layers;
 pub mod limits;
+mod me;
 mod openapi;
 pub mod sessions;
 pub mod webhooks;
@@ -52,7 +53,7 @@ pub struct AppState {
 
 /// The whole door.
 pub fn router(state: AppState) -> Router {
-    let (router, document) = described(&state).split_for_parts();
+    let (router, document) = described(Some(&state)).split_for_parts();
     let served = Arc::new(document);
     let router = router
         .route("/openapi.json", axum::routing::get(move || async move { Json((*served).clone()) }))
@@ -62,24 +63,30 @@ pub fn router(state: AppState) -> Router {
     layers::wrap(router, &state)
 }
 
-/// The document, as `/openapi.json` answers it.
-pub fn document(state: &AppState) -> utoipa::openapi::OpenApi {
-    described(state).into_openapi()
+/// The document, as `/openapi.json` answers it; no running service is needed for it.
+pub fn document() -> utoipa::openapi::OpenApi {
+    described(None).into_openapi()
 }
 
 /// Every route with its description: the document and the router cannot disagree.
-fn described(state: &AppState) -> OpenApiRouter<AppState> {
+fn described(state: Option<&AppState>) -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::frame()).merge(health::routes()).nest(BASE, api(state))
 }
 
-/// The routes under [`BASE`]: one line per file, and one per limit.
-fn api(state: &AppState) -> OpenApiRouter<AppState> {
+/// The routes under [`BASE`]: one line per file, and one per limit. Limits need a service to count in; the document
+/// does without them.
+fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
+    let limited = |routes, kind| match state {
+        Some(state) => limits::limited(routes, state, kind),
+        None => routes,
+    };
     OpenApiRouter::new()
-        .merge(limits::limited(sessions::routes(), state, Limited::Delete))
-        .merge(limits::limited(sessions::start_routes(), state, Limited::Start))
+        .merge(limited(sessions::routes(), Limited::Delete))
+        .merge(limited(sessions::start_routes(), Limited::Start))
         .merge(webhooks::routes())
-        .merge(limits::limited(clips::routes(), state, Limited::Delete))
-        .merge(limits::limited(clips::capture_routes(), state, Limited::Capture))
+        .merge(limited(clips::routes(), Limited::Delete))
+        .merge(limited(clips::capture_routes(), Limited::Capture))
         .merge(admin::routes())
+        .merge(me::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

@@ -332,6 +332,17 @@ pub async fn find<C: Conn>(db: &C, id: &JobId) -> Result<Option<Model>> {
     Entity::find_by_id(id.clone()).one(db).await.map_err(|error| db_error("reading a job", error))
 }
 
+/// The newest job of a clip.
+pub async fn find_newest_of_clip<C: Conn>(db: &C, clip: &ClipId) -> Result<Option<Model>> {
+    Entity::find()
+        .filter(Column::ClipId.eq(clip.clone()))
+        .order_by_desc(Column::CreatedAt)
+        .order_by_desc(Column::Id)
+        .one(db)
+        .await
+        .map_err(|error| db_error("reading a clip's job", error))
+}
+
 /// A page of jobs, newest first, with the total.
 pub async fn list<C: Conn>(
     db: &C,

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 
+use crate::on_both_engines;
 use crate::support::House;
 
 on_both_engines!(a_community_is_configured_within_its_ceiling an_allowance_is_set lists_and_scheduled_work_answer);

@@ -13,6 +13,7 @@ use livekit_replay::http::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::on_both_engines;
 use crate::support::{Answered, House, ask, send};
 
 on_both_engines!(

@@ -5,6 +5,7 @@ use axum::{
     http::{Method, Request},
 };
 
+use crate::on_both_engines;
 use crate::support::{House, send};
 
 on_both_engines!(every_refusal_is_a_problem what_is_public_answers_without_a_token);

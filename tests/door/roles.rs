@@ -8,6 +8,7 @@ use livekit_replay::{
     store,
 };
 
+use crate::on_both_engines;
 use crate::support::House;
 
 on_both_engines!(

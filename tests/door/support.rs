@@ -18,6 +18,7 @@ use livekit_replay::{
     domain::{
         id::{CommunityId, EgressId, InstanceId, RoomName, UserId},
         names::{CommunityRule, IdentityRule},
+        share::Participant,
         time::Timestamp,
     },
     error::{Code, Error, Result},
@@ -26,7 +27,7 @@ use livekit_replay::{
         maintenance::{JobReport, Maintenance, Run},
     },
     http::{self, AppState},
-    livekit::{EgressFact, EgressOrder, LiveKit, Participant, Stopped, webhook::Receiver},
+    livekit::{EgressFact, EgressOrder, LiveKit, Stopped, webhook::Receiver},
     store::{Connect, Db, schema},
 };
 use sea_orm::ConnectionTrait;

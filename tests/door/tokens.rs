@@ -5,6 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use crate::on_both_engines;
 use crate::support::{House, SECRET, ask, send};
 
 on_both_engines!(bad_tokens_are_refused_with_their_reason issuer_and_audience_are_demanded_when_set);

@@ -144,7 +144,9 @@ impl Bench {
         schema::migrate_up(&url, &db).await.expect("the schema comes up");
         // near the machine's time, for the ages of files; standing still
         let start = livekit_replay::clock::Clock::now(&livekit_replay::clock::SystemClock);
-        let clock = Arc::new(ManualClock::at(start.plus_seconds(60)));
+        // whole seconds: labels have milliseconds only
+        let start = Timestamp::from_micros((start.as_micros() / 1_000_000 + 60) * 1_000_000);
+        let clock = Arc::new(ManualClock::at(start));
         let livekit = Arc::new(ToldLiveKit::default());
         let deps = Deps {
             config: Arc::new(config(&dir, &url)),
@@ -156,6 +158,7 @@ impl Bench {
             link_key: Arc::from(b"a key for the links of a test".as_slice()),
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
+            presence: Arc::default(),
             stores: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

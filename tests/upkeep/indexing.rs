@@ -159,7 +159,7 @@ pub async fn a_new_epoch_counts_from_zero_again(bench: Bench) {
 }
 
 pub async fn hostile_names_and_files_lead_nowhere(bench: Bench) {
-    let session = bench.session("../../etc", "a/../b\0c\n#EXTINF").await;
+    let session = bench.session("../../etc", "a/../b\n#EXTINF:\u{202e}").await;
     told(&bench, &session);
     assert!(session.directory.starts_with(bench.buffer().join("0123abcd")));
     let outside = bench.buffer().join("seg_00009.ts");

@@ -281,6 +281,27 @@ pub async fn the_clip_store_gives_rows_back_and_sets_the_unknown_aside(bench: Be
     bench.close().await;
 }
 
+pub async fn what_a_crash_left_condemned_goes_with_the_next_pass(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
+    for number in 0..3 {
+        session.record(number);
+    }
+    session.index().await;
+    bench.pass_seconds(700);
+    // condemned and committed; then the process died
+    let tx = bench.deps.db.begin().await.unwrap();
+    assert!(session::lock_for_pins(&tx, &session.id).await.unwrap());
+    assert!(segment::condemn_one(&tx, &session.id, 1, 0, bench.now()).await.unwrap());
+    store::commit(tx).await.unwrap();
+    let counts = cleanup::run(&bench.deps, PERIOD, false).await.expect("cleaned");
+    assert_eq!((counts.condemned, counts.deleted_files), (0, 1));
+    assert!(!session.path(0).exists() && session.path(1).exists());
+    assert_eq!(session.index().await.new, 0, "what cleanup took is not missed");
+    assert_eq!(segment::list_condemned(bench.deps.db.conn(), 10).await.unwrap(), []);
+    bench.close().await;
+}
+
 pub async fn a_vanished_mount_is_not_an_empty_one(bench: Bench) {
     let session = bench.session("anna", "room").await;
     *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);

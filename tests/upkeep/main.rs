@@ -41,6 +41,7 @@ on_both_engines!(
     keeping::a_buffer_goes_when_its_time_is_over_and_nothing_holds_it,
     keeping::nothing_of_others_is_touched,
     keeping::the_clip_store_gives_rows_back_and_sets_the_unknown_aside,
+    keeping::what_a_crash_left_condemned_goes_with_the_next_pass,
     keeping::a_vanished_mount_is_not_an_empty_one,
     scheduling::a_tick_runs_once_on_two_replicas,
     scheduling::the_schedule_runs_reports_and_stops,

@@ -142,6 +142,7 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
     // under the row's lock, so that no publication comes after it; before the commit, so that nothing brings the
     // clip back once its row is gone
     files.entomb().await?;
+    crash::point("between-tombstone-and-commit");
     if !clip::delete_if(&tx, id, &[clip.status]).await? {
         return Err(Error::not_found("clip"));
     }
@@ -159,9 +160,13 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
 /// `storage_unavailable`; call it again.
 pub async fn finish_deletion(deps: &Deps, user: &UserId, id: &ClipId) -> Result<()> {
     let files = ClipFiles::of(deps, user, id)?;
-    if clip::find(deps.db.conn(), id).await?.is_some() {
-        return files.exhume().await;
+    let tx = deps.db.begin().await?;
+    // under the row's lock: a deletion that is on its way is waited for
+    if clip::amend(&tx, id, None, None, false, deps.clock.now()).await? {
+        files.exhume().await?;
+        return store::commit(tx).await;
     }
+    store::rollback(tx).await?;
     files.remove_all().await.map(drop)
 }
 
@@ -172,6 +177,15 @@ pub async fn finish_deletion(deps: &Deps, user: &UserId, id: &ClipId) -> Result<
 /// [`capture::capture`] may fail with for want of room.
 pub async fn retry(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
     let failed = load_own(deps, caller, id).await?;
+    retry_failed(deps, &failed).await
+}
+
+/// [`retry`], for whoever was found to have the right.
+///
+/// # Errors
+/// Those of [`retry`].
+pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<Clip> {
+    let id = &failed.id;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
     let free_bytes = disk::space(&deps.config.storage.clips).await?.free_bytes;
     let now = deps.clock.now();

@@ -13,6 +13,7 @@ use crate::{
     flow::{
         Deps,
         clip_files::{ClipFiles, Record},
+        library,
         stores::{self, Which},
     },
     media::files::{Entry, Found, list_entries, read_plain, remove_plain, remove_tree},
@@ -59,10 +60,26 @@ async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Count
     let ids: Vec<ClipId> = groups.keys().map(ClipId::new).collect();
     let known = clip::list_existing(deps.db.conn(), &ids).await?;
     let known: BTreeSet<&str> = known.iter().map(ClipId::as_str).collect();
-    for (stem, entries) in groups.iter().filter(|(stem, _)| !known.contains(stem.as_str())) {
-        unknown(deps, user, stem, entries, dry_run, counts).await?;
+    for (stem, entries) in &groups {
+        if !known.contains(stem.as_str()) {
+            unknown(deps, user, stem, entries, dry_run, counts).await?;
+        } else if !dry_run && has(entries, stem, "deleted") {
+            undo_deletion(deps, user, stem).await?;
+        }
     }
     Ok(())
+}
+
+fn has(entries: &[Entry], stem: &str, ending: &str) -> bool {
+    entries.iter().any(|entry| entry.name == format!("{stem}.{ending}"))
+}
+
+/// A deletion that died before its commit: the clip is there, and gets its record back.
+async fn undo_deletion(deps: &Deps, user: &str, stem: &str) -> Result<()> {
+    match read_record(deps, user, stem, "deleted").await? {
+        Some(record) => library::finish_deletion(deps, &record.user_id, &record.clip_id).await,
+        None => Ok(()),
+    }
 }
 
 async fn unknown(
@@ -73,7 +90,7 @@ async fn unknown(
     dry_run: bool,
     counts: &mut Counts,
 ) -> Result<()> {
-    let has = |ending: &str| entries.iter().any(|entry| entry.name == format!("{stem}.{ending}"));
+    let has = |ending: &str| has(entries, stem, ending);
     if has("deleted") {
         if let Some(record) = read_record(deps, user, stem, "deleted").await? {
             if !dry_run {
@@ -82,11 +99,12 @@ async fn unknown(
             counts.deletions_finished += 1;
             return Ok(());
         }
-    } else if has("mp4") && has("json") {
-        if let Some(record) = read_record(deps, user, stem, "json").await? {
-            counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
-            return Ok(());
-        }
+    } else if has("mp4")
+        && has("json")
+        && let Some(record) = read_record(deps, user, stem, "json").await?
+    {
+        counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
+        return Ok(());
     }
     let now = deps.clock.now();
     let limit = now.plus_seconds(-UNKNOWN_SECONDS).as_micros();

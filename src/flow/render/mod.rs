@@ -21,7 +21,12 @@ use super::{
     work::Leased,
 };
 use crate::{
-    domain::{lifecycle::ClipStatus, selection, time::Window, window::Precision},
+    domain::{
+        lifecycle::ClipStatus,
+        selection,
+        time::{Timestamp, Window},
+        window::Precision,
+    },
     error::{Code, Error, Result},
     media::{
         compose::{self, CutPart, SegmentFile},
@@ -107,7 +112,7 @@ impl Attempt<'_> {
                 () = self.cancel.cancelled() => return Err(cancelled()),
             };
             let began = Instant::now();
-            let outcome = self.cut(parts).await?;
+            let outcome = self.cut(parts, planned.plan.starts_at).await?;
             self.phases.mux_ms = elapsed_ms(began);
             crash::point("during-mux");
             outcome
@@ -169,7 +174,7 @@ impl Attempt<'_> {
         Ok(parts)
     }
 
-    async fn cut(&self, parts: Vec<CutPart>) -> Result<CutOutcome> {
+    async fn cut(&self, parts: Vec<CutPart>, starts_at: Timestamp) -> Result<CutOutcome> {
         let window = Window::new(self.clip.requested_from, self.clip.requested_to);
         let seconds = window.micros() as f64 / 1e6;
         let deadline = Duration::from_secs_f64(
@@ -183,7 +188,7 @@ impl Attempt<'_> {
             },
             work_dir: self.work_dir.clone(),
             title: Some(self.clip.title.clone()),
-            started_at: Some(self.clip.requested_from),
+            started_at: Some(starts_at),
             deadline: deadline.max(SHORTEST_DEADLINE),
             stall: self.deps.config.capture.stall,
             max_bytes: u64::try_from(self.clip.reserved_bytes).ok(),
@@ -269,6 +274,6 @@ fn elapsed_ms(began: Instant) -> i64 {
     i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
-fn millis(from: crate::domain::time::Timestamp, to: crate::domain::time::Timestamp) -> i64 {
+fn millis(from: Timestamp, to: Timestamp) -> i64 {
     (to.micros_since(from) / 1000).max(0)
 }

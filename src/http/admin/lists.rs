@@ -315,7 +315,7 @@ async fn list_jobs(
     Ok(Json(Jobs { jobs: rows.into_iter().map(JobView::from).collect(), total }))
 }
 
-/// Puts a failed job back into the queue. Instance admin, or MANAGE_REPLAY_LIMITS in its clip's community.
+/// Tries a failed job again and answers the job that does so. Instance admin, or MANAGE_REPLAY_LIMITS in its clip's community.
 #[utoipa::path(post, path = "/admin/jobs/{id}/retry", tag = "admin", security(("bearer" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = JobView), (status = 403, description = "permission_denied"),

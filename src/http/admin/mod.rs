@@ -4,6 +4,7 @@
 mod lists;
 mod roles;
 mod settings;
+mod stops;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -12,5 +13,9 @@ use super::AppState;
 pub use lists::JobReportView;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(settings::routes()).merge(roles::routes()).merge(lists::routes())
+    OpenApiRouter::new()
+        .merge(settings::routes())
+        .merge(roles::routes())
+        .merge(lists::routes())
+        .merge(stops::routes())
 }

@@ -30,7 +30,7 @@ use crate::{
     http::{
         AppState,
         error::{Answer, Problem},
-        extract::{Arrived, Body, Path, RequestId, parse_json},
+        extract::{Arrived, Body, Path, RequestId, parse_value},
         idempotency::{Key, body_hash, finish, replayed},
         limits::Allowance,
     },
@@ -112,6 +112,7 @@ impl CaptureBody {
         (status = 202, description = "The clip is being made; see Location", body = ClipBody),
     )
 )]
+#[expect(clippy::too_many_arguments, reason = "each is one extractor")]
 pub(super) async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -124,14 +125,16 @@ pub(super) async fn create(
 ) -> Answer<Response> {
     let patience = patience(&state, &headers);
     let hash = body_hash(&value);
-    let body: CaptureBody = parse_json(value.to_string().as_bytes())?;
+    let body: CaptureBody = parse_value(value)?;
     let claim = key.claim(&caller.user_id, ROUTE);
     if let Some(claim) = &claim
         && let Begun::Repeat(kept) =
             idempotency::begin(&state.deps, claim, &hash, ACCEPT_LEASE).await?
     {
         let id = ClipId::new(kept.location.unwrap_or_default());
-        return respond(&state, &caller, &id, patience).await.map(replayed);
+        // also a failure is a repeat: of a capture that was accepted once and counted once
+        let again = respond(&state, &caller, &id, patience).await;
+        return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
     }
     // the first of its key, and now it counts
     if let Err(error) = allowance.spend().await {

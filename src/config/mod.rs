@@ -1,6 +1,18 @@
 //! The settings, typed. Defaults < file < environment < flags; all faults are reported at once; secrets do not print.
 //!
-//! `config/default.toml` explains every key and is compiled in as the lowest layer.
+//! `config/default.toml` explains every key and is compiled in as the lowest layer. [`keys`] lists what exists,
+//! `layers` finds values and remembers where each came from, `read` gives them types, `check` looks at how they fit
+//! together, and [`Faults`] tells everything that is wrong in one go.
+
+mod check;
+mod fault;
+pub mod keys;
+mod layers;
+mod load;
+mod read;
+
+pub use fault::{Fault, Faults};
+pub use load::{Demand, Sources, load};
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -222,3 +234,6 @@ pub struct Jobs {
     /// Asks the stores whether they are there.
     pub storage_probe: String,
 }
+
+#[cfg(test)]
+mod tests;

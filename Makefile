@@ -1,0 +1,23 @@
+# The doors for people: `make setup`, `make demo`, `make test`, `make lint`. Each needs bash, git, make and a Rust
+# toolchain; everything else is installed or named by scripts/setup.sh.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint
+
+help: ## say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+setup: ## install what is missing (FFmpeg, PostgreSQL, a C compiler)
+	@scripts/setup.sh
+
+demo: setup ## run the service with a simulated LiveKit and make a clip; ONCE=1 ends after the clip
+	cargo build --locked
+	@target/debug/livekit-replay demo $(if $(filter 1,$(ONCE)),--once)
+
+test: setup ## format, lints and all tests, on SQLite and on a private PostgreSQL
+	@scripts/test.sh
+
+lint: ## format and lints alone; cargo-deny too where it is installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans were not checked"; fi

@@ -1,0 +1,293 @@
+//! Builds every real part, opens the doors, and stops it all in order: take no more, finish or hand back, close the
+//! pool. [`start`] is also how tests and the demo run a whole service inside their own process.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::token::Verifier,
+    clock::SharedClock,
+    config::Config,
+    domain::id::InstanceId,
+    flow::{self, Deps},
+    http::{self, AppState},
+    jobs,
+    livekit::{client::Client, webhook::Receiver},
+    schedule,
+    store::{self, Db, schema, setting},
+    telemetry,
+};
+
+pub mod control;
+mod failure;
+pub mod lock;
+pub mod places;
+
+pub use failure::Failure;
+
+/// Whether a database that is not there is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    /// Made, and brought up to this program's schema.
+    Make,
+    /// Must be there with this program's schema.
+    Find,
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What its flows reach.
+    pub deps: Deps,
+    doors: TaskTracker,
+    broken: CancellationToken,
+    /// The last thing to let go of.
+    locks: lock::Locks,
+}
+
+/// Opens the database and builds what flows reach; starts nothing.
+///
+/// # Errors
+/// [`Failure::Failed`] naming the database that is not there or not of this program's schema.
+pub async fn build(
+    config: Config,
+    clock: SharedClock,
+    database: Database,
+) -> Result<Deps, Failure> {
+    let db = open_database(&config, database).await?;
+    let fresh_id = hex::encode(rand::random::<[u8; 4]>());
+    let instance = setting::load_or_make(db.conn(), setting::INSTANCE_ID, fresh_id).await?;
+    let link_key: Arc<[u8]> = match &config.server.link_secret {
+        Some(secret) => secret.expose_secret().as_bytes().into(),
+        None => {
+            let fresh = hex::encode(rand::random::<[u8; 32]>());
+            let kept = setting::load_or_make(db.conn(), setting::LINK_SECRET, fresh).await?;
+            kept.into_bytes().into()
+        }
+    };
+    let deps = Deps {
+        livekit: Arc::new(Client::new(&config.livekit)),
+        config: Arc::new(config),
+        clock,
+        db,
+        instance: InstanceId::new(instance),
+        replica: uuid::Uuid::now_v7().to_string(),
+        link_key,
+        policy: Arc::default(),
+        wake: Arc::default(),
+        stores: Arc::default(),
+        presence: Arc::default(),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+    };
+    flow::authorize::seed_default_rules(&deps).await?;
+    Ok(deps)
+}
+
+/// Opens the configured database.
+///
+/// # Errors
+/// As [`build`].
+pub async fn open_database(config: &Config, database: Database) -> Result<Db, Failure> {
+    if database == Database::Find
+        && let Some(path) = lock::sqlite_file(config)
+        && !path.is_file()
+    {
+        return Err(Failure::Failed(format!(
+            "there is no database at {}; `livekit-replay serve` or `livekit-replay db migrate` makes one",
+            path.display()
+        )));
+    }
+    let url = config.database.url.expose_secret();
+    let how = store::Connect {
+        url,
+        max_connections: config.database.max_connections,
+        create: database == Database::Make,
+    };
+    let db = Db::connect(how).await?;
+    if database == Database::Make {
+        schema::migrate_up(url, &db).await?;
+    } else {
+        let pending = schema::pending(&db).await?;
+        if !pending.is_empty() {
+            return Err(Failure::Failed(format!(
+                "the database lacks {} of this program's schema; `livekit-replay db migrate` adds it",
+                pending.join(", ")
+            )));
+        }
+    }
+    Ok(db)
+}
+
+/// What the HTTP door and the control socket serve.
+///
+/// # Errors
+/// [`Failure::Failed`] when the tokens' settings cannot be used.
+pub fn door_state(deps: &Deps) -> Result<AppState, Failure> {
+    Ok(AppState {
+        deps: deps.clone(),
+        webhooks: Arc::new(Receiver::new(&deps.config.livekit)),
+        verifier: Arc::new(Verifier::new(&deps.config.auth)?),
+        maintenance: Arc::new(flow::upkeep::Jobs),
+        figures: telemetry::figures(),
+    })
+}
+
+/// Starts the whole service on a listener that is open already.
+///
+/// # Errors
+/// [`Failure::Setup`] when places, programs or stores are not fit; [`Failure::Failed`] when another service runs here.
+pub async fn start(
+    config: Config,
+    clock: SharedClock,
+    listener: TcpListener,
+) -> Result<Running, Failure> {
+    places::make_data_dir(&config)?;
+    let locks = lock::acquire(&config).await?;
+    places::check_ffmpeg().await?;
+    let deps = build(config, clock, Database::Make).await?;
+    places::prepare_stores(&deps.config, &deps.instance).await?;
+    let work_dir = deps.work_dir();
+    tokio::fs::create_dir_all(&work_dir).await.map_err(|error| {
+        Failure::Setup(format!("{} cannot be made: {error}", work_dir.display()))
+    })?;
+    take_over(&deps).await?;
+    let addr = listener
+        .local_addr()
+        .map_err(|error| Failure::Failed(format!("asking for our own address: {error}")))?;
+
+    let router = http::router(door_state(&deps)?);
+    let socket = control::bind(&deps.config)?;
+    let scheduled = schedule::start(&deps).await?;
+    let running =
+        Running { addr, deps, doors: TaskTracker::new(), broken: CancellationToken::new(), locks };
+    let deps = || running.deps.clone();
+    running.open("control", control::serve(socket, router.clone(), deps()));
+    running.open("supervisor", flow::supervise::run(deps()));
+    running.open("jobs", jobs::run(deps()));
+    running.open("index", flow::index::run(deps()));
+    running.open("schedule", keep_schedule(scheduled, deps()));
+    running.open("figures", keep_figures(deps()));
+    running.open("http", serve_http(listener, router, deps()));
+    tracing::info!(address = %addr, instance = %running.deps.instance, replica = running.deps.replica, "ready");
+    Ok(running)
+}
+
+/// The schedule runs by itself; at the end its runs are awaited.
+async fn keep_schedule(scheduled: schedule::Handle, deps: Deps) {
+    deps.stop.cancelled().await;
+    scheduled.stop().await;
+}
+
+async fn serve_http(listener: TcpListener, router: axum::Router, deps: Deps) {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let served =
+        axum::serve(listener, service).with_graceful_shutdown(deps.stop.clone().cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the HTTP door failed");
+    }
+}
+
+/// What a dead predecessor left is settled before any door opens. Only the embedded engine has a single process, so
+/// only there everybody else is known to be dead; replicas' leases and deadlines run out by themselves.
+async fn take_over(deps: &Deps) -> Result<(), Failure> {
+    if deps.db.engine() == store::Engine::Sqlite {
+        let expired = store::epoch::expire_unanswered(deps.db.conn(), deps.clock.now()).await?;
+        if expired > 0 {
+            tracing::info!(starts = expired, "giving up what the process before had begun");
+        }
+    }
+    // An egress that nobody wants is stopped soon after a start, not only at the next tick.
+    let deps = deps.clone();
+    deps.tasks.clone().spawn(async move {
+        if let Err(error) = flow::reconcile::run(&deps).await {
+            tracing::warn!(error = error.chain(), "could not compare with LiveKit at the start");
+        }
+    });
+    Ok(())
+}
+
+/// Lets the recorder fold what it gathered, so that its memory stays bounded when nobody asks for figures.
+async fn keep_figures(deps: Deps) {
+    while !deps.stop.is_cancelled() {
+        if let Some(figures) = telemetry::figures() {
+            figures.run_upkeep();
+        }
+        tokio::select! {
+            () = deps.stop.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+impl Running {
+    /// Runs a door. One that ends before it is told to takes the service down: half a service is worse than none.
+    fn open(&self, name: &'static str, door: impl Future<Output = ()> + Send + 'static) {
+        let (stop, broken) = (self.deps.stop.clone(), self.broken.clone());
+        self.doors.spawn(async move {
+            let outcome = tokio::spawn(door).await;
+            if !stop.is_cancelled() {
+                let error = outcome.err().map(|panic| panic.to_string());
+                tracing::error!(door = name, error, "a door closed by itself; stopping");
+                broken.cancel();
+            } else {
+                tracing::debug!(door = name, "closed");
+            }
+        });
+    }
+
+    /// Ends when a door closed by itself.
+    pub async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+
+    /// Where the service is reached: `http://127.0.0.1:…`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Stops: no new requests, jobs handed back, loops ended, all of it awaited within `server.shutdown_seconds`;
+    /// then the pool is closed and the locks go.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] when work was still running at the deadline (its leases run out by themselves).
+    pub async fn stop(self) -> Result<(), Failure> {
+        let Running { deps, doors, locks, .. } = self;
+        tracing::info!("stopping");
+        deps.stop.cancel();
+        deps.wake.jobs.notify_waiters();
+        deps.wake.supervisor.notify_waiters();
+        deps.wake.clips.notify_waiters();
+        doors.close();
+        let limit = deps.config.server.shutdown;
+        let ended = tokio::time::timeout(limit, async {
+            doors.wait().await;
+            // requests and doors are over: nobody adds tasks any more
+            deps.tasks.close();
+            deps.tasks.wait().await;
+        })
+        .await;
+        control::remove(&deps.config);
+        let left = doors.len() + deps.tasks.len();
+        let closed = tokio::time::timeout(Duration::from_secs(5), deps.db.close()).await;
+        drop(locks);
+        match (ended, closed) {
+            (Err(_), _) => Err(Failure::Failed(format!(
+                "{left} tasks were still running after {} s",
+                limit.as_secs()
+            ))),
+            (Ok(()), Ok(outcome)) => {
+                tracing::info!("stopped");
+                outcome.map_err(Failure::from)
+            }
+            (Ok(()), Err(_)) => {
+                Err(Failure::Failed("the database did not close in 5 s".to_owned()))
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The places on disk: made, looked at, and marked as ours before anything runs.
+
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+use crate::{config::Config, domain::id::InstanceId};
+
+/// The file in the root of each store that says whose it is.
+pub const MARKER: &str = ".livekit-replay.json";
+
+/// A hung mount must not hang the start without a word.
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Marker {
+    instance_id: String,
+}
+
+/// Runs blocking work on `path` with a deadline.
+async fn within_limit(
+    path: &Path,
+    work: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    match tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => Err(Failure::Failed(format!("looking at {}: {panic}", path.display()))),
+        Err(_) => Err(Failure::Failed(format!(
+            "{} did not answer within {} s (a hung mount?)",
+            path.display(),
+            LIMIT.as_secs()
+        ))),
+    }
+}
+
+/// Makes the data directory, for us alone: the control socket in it serves an administrator.
+///
+/// # Errors
+/// [`Failure::Setup`] naming the path.
+pub fn make_data_dir(config: &Config) -> Result<(), Failure> {
+    let path = &config.data_dir;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| cannot("be made", path, &error))?;
+    let mode = fs::metadata(path).map_err(|error| cannot("be read", path, &error))?.mode();
+    if mode & 0o077 != 0 && fs::set_permissions(path, fs::Permissions::from_mode(0o700)).is_err() {
+        // a volume whose root belongs to somebody else; the socket still asks every peer who it is
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o7777), "the data directory is open to others and not ours to close");
+    }
+    Ok(())
+}
+
+/// Makes both stores, tries whether we can write there, and marks them as this instance's.
+///
+/// # Errors
+/// [`Failure::Setup`] when a store cannot be written (with who we are and whose it is) or is another instance's.
+pub async fn prepare_stores(config: &Config, instance: &InstanceId) -> Result<(), Failure> {
+    let buffer_mode = config.storage.buffer_dir_mode;
+    for (root, mode) in [(&config.storage.buffer, buffer_mode), (&config.storage.clips, 0o750)] {
+        let (path, instance) = (root.clone(), instance.clone());
+        within_limit(root, move || prepare(&path, mode, &instance)).await?;
+    }
+    Ok(())
+}
+
+fn prepare(root: &Path, mode: u32, instance: &InstanceId) -> Result<(), Failure> {
+    if !root.is_dir() {
+        fs::create_dir_all(root).map_err(|error| cannot("be made", root, &error))?;
+        fs::set_permissions(root, fs::Permissions::from_mode(mode))
+            .map_err(|error| cannot("be given its mode", root, &error))?;
+    }
+    let probe = root.join(format!(".probe-{}", uuid::Uuid::new_v4()));
+    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|error| {
+        let whose = fs::metadata(root).map_or_else(
+            |error| error.to_string(),
+            |meta| format!("owner {}:{}, mode {:o}", meta.uid(), meta.gid(), meta.mode() & 0o7777),
+        );
+        let us = rustix::process::geteuid().as_raw();
+        Failure::Setup(format!(
+            "{} cannot be written: {error} ({whose}; this process runs as uid {us})",
+            root.display()
+        ))
+    })?;
+    mark(root, instance)
+}
+
+fn mark(root: &Path, instance: &InstanceId) -> Result<(), Failure> {
+    let path = root.join(MARKER);
+    let marker = Marker { instance_id: instance.as_str().to_owned() };
+    let text = serde_json::to_vec(&marker)
+        .map_err(|error| Failure::Failed(format!("writing {}: {error}", path.display())))?;
+    match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(mut file) => file
+            .write_all(&text)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| cannot("be written", &path, &error)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => compare(&path, instance),
+        Err(error) => Err(cannot("be made", &path, &error)),
+    }
+}
+
+fn compare(path: &Path, instance: &InstanceId) -> Result<(), Failure> {
+    // another replica may be between making and filling it
+    for _ in 0..40 {
+        let text = fs::read(path).map_err(|error| cannot("be read", path, &error))?;
+        if text.is_empty() {
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        }
+        let marker: Marker = serde_json::from_slice(&text).map_err(|error| {
+            Failure::Setup(format!("{} is not a marker of ours: {error}", path.display()))
+        })?;
+        if marker.instance_id == instance.as_str() {
+            return Ok(());
+        }
+        return Err(Failure::Setup(format!(
+            "{} says that this store belongs to instance {}, and this database is instance {}; use that instance's database, or a store of its own",
+            path.display(),
+            marker.instance_id,
+            instance
+        )));
+    }
+    Err(Failure::Setup(format!(
+        "{} is empty; remove it if the store is this instance's",
+        path.display()
+    )))
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Setup(format!("{} cannot {what}: {error}", path.display()))
+}
+
+/// Whether FFmpeg and its prober are there and run.
+///
+/// # Errors
+/// [`Failure::Setup`] naming the program and the remedy.
+pub async fn check_ffmpeg() -> Result<(), Failure> {
+    for program in ["ffmpeg", "ffprobe"] {
+        let mut command = tokio::process::Command::new(program);
+        command.arg("-version").stdin(std::process::Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, command.output()).await;
+        let remedy = "install FFmpeg (Debian, Ubuntu: apt-get install ffmpeg)";
+        match output {
+            Ok(Ok(output)) if output.status.success() => {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let version = text.lines().next().unwrap_or_default().to_owned();
+                tracing::debug!(program, version, "found");
+            }
+            Ok(Ok(output)) => {
+                let status = output.status;
+                return Err(Failure::Setup(format!(
+                    "{program} -version ended with {status}; {remedy}"
+                )));
+            }
+            Ok(Err(error)) => {
+                return Err(Failure::Setup(format!("{program} cannot be run: {error}; {remedy}")));
+            }
+            Err(_) => return Err(Failure::Setup(format!("{program} -version does not end"))),
+        }
+    }
+    Ok(())
+}

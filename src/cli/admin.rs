@@ -1,0 +1,477 @@
+//! The commands that ask the administrators' API: each is a question and a way to print the answer.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    print,
+    reach::{Call, Reach},
+};
+use crate::{app::Failure, clock::SharedClock, config::Config};
+
+/// Prints JSON instead of columns.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Json {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Only says what would be done.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct DryRun {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub(super) enum AdminCommand {
+    /// Buffers
+    #[command(subcommand)]
+    Sessions(Sessions),
+    /// Clips
+    #[command(subcommand)]
+    Clips(Clips),
+    /// Durable work
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// Scheduled work
+    #[command(subcommand)]
+    Maintenance(Maintenance),
+    /// Users' room for clips
+    #[command(subcommand)]
+    Quota(Quota),
+    /// Communities' settings
+    #[command(subcommand)]
+    Community(Community),
+    /// Roles and rights
+    #[command(subcommand)]
+    Permissions(Permissions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Sessions {
+    /// Every session that is not over
+    List {
+        /// Of this community alone
+        #[arg(long)]
+        community: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// One session with its buffer
+    Show {
+        /// The session's id
+        id: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Stop one; its buffer stays capturable for a while
+    Stop {
+        /// The session's id
+        id: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Stop every session
+    StopAll {
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Reap recordings, directories and sessions that nobody owns, now
+    Reap {
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Clips {
+    /// Clips, newest first
+    List {
+        /// Of this community alone
+        #[arg(long)]
+        community: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// One clip
+    Show {
+        /// The clip's id
+        id: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Delete a clip; its owner gets the room back
+    Delete {
+        /// The clip's id
+        id: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Jobs {
+    /// Work that waits, runs or failed
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Try a failed job again
+    Retry {
+        /// The job's id
+        id: String,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Maintenance {
+    /// Scheduled jobs with their last run
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Run one now
+    Run {
+        /// Its name: segment-cleanup, orphan-reaper, reconcile, …
+        job: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Quota {
+    /// A user's quota and what is used of it
+    Get {
+        /// The user's id
+        user: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Change a user's quota
+    Set {
+        /// The user's id
+        user: String,
+        /// Bytes
+        bytes: u64,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Compare the accounts with the clips and put them right
+    Verify {
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Community {
+    /// A community's settings
+    Get {
+        /// The community's id
+        id: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Change a community's settings
+    Set {
+        /// The community's id
+        id: String,
+        /// Buffers at once
+        #[arg(long)]
+        max_concurrent: Option<u32>,
+        /// Whether buffers may be started
+        #[arg(long)]
+        enabled: Option<bool>,
+        /// Whether a screen share starts a buffer by itself
+        #[arg(long)]
+        auto_start: Option<bool>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Permissions {
+    /// What a user may do in a community, and why, by the roles in the database
+    Check {
+        /// The user's id
+        user: String,
+        /// The community's id
+        community: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Give a user a role in a community
+    Grant {
+        /// The user's id
+        user: String,
+        /// The community's id
+        community: String,
+        /// The role
+        role: String,
+    },
+    /// Take a role away
+    Revoke {
+        /// The user's id
+        user: String,
+        /// The community's id
+        community: String,
+        /// The role
+        role: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// A role's rights in a community, or with --set what they become
+    Roles {
+        /// The community's id
+        community: String,
+        /// The role
+        role: String,
+        /// ENABLE_REPLAY_BUFFER, CAPTURE_REPLAY, MANAGE_REPLAY_LIMITS
+        #[arg(long, value_delimiter = ',')]
+        set: Option<Vec<String>>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+/// A question with the way its answer is printed.
+struct Ask {
+    call: Call,
+    show: Show,
+    json: bool,
+}
+
+/// How an answer is shown to people.
+#[derive(Clone, Copy)]
+enum Show {
+    Fields,
+    /// The list under this name, these columns.
+    Table(&'static str, &'static [&'static str]),
+    /// A line instead of the answer.
+    Says(&'static str),
+}
+
+/// Runs one command.
+pub(super) async fn run(
+    config: Config,
+    clock: SharedClock,
+    command: AdminCommand,
+) -> Result<(), Failure> {
+    let ask = ask(command);
+    let reach = Reach::find(config, clock).await?;
+    let answer = reach.call(&ask.call).await;
+    let closed = reach.close().await;
+    show(&answer?, &ask)?;
+    closed
+}
+
+fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
+    if ask.json {
+        return print::json(answer);
+    }
+    match ask.show {
+        Show::Fields => print::fields(answer),
+        Show::Table(list, columns) => {
+            let rows = answer[list].as_array().map(Vec::as_slice).unwrap_or_default();
+            print::table(rows, columns);
+            if let Some(total) = answer["total"].as_u64() {
+                println!("{total} in all");
+            }
+        }
+        Show::Says(text) => println!("{text}"),
+    }
+    Ok(())
+}
+
+fn call(method: Method, path: &[&str]) -> Call {
+    Call {
+        method,
+        path: path.iter().map(|part| (*part).to_owned()).collect(),
+        query: Vec::new(),
+        body: None,
+        as_user: None,
+    }
+}
+
+fn get(path: &[&str], show: Show, json: Json) -> Ask {
+    Ask { call: call(Method::GET, path), show, json: json.json }
+}
+
+fn change(method: Method, path: &[&str], body: Option<Value>, json: Json) -> Ask {
+    Ask { call: Call { body, ..call(method, path) }, show: Show::Fields, json: json.json }
+}
+
+/// A run of scheduled work.
+fn maintenance(job: &str, dry_run: DryRun, json: Json) -> Ask {
+    let mut ask = change(Method::POST, &["admin", "maintenance", job, "run"], None, json);
+    ask.call.query.push(("dryRun", dry_run.dry_run.to_string()));
+    ask
+}
+
+fn ask(command: AdminCommand) -> Ask {
+    match command {
+        AdminCommand::Sessions(command) => ask_sessions(command),
+        AdminCommand::Clips(command) => ask_clips(command),
+        AdminCommand::Jobs(Jobs::List { json }) => {
+            get(&["admin", "jobs"], Show::Table("jobs", JOB_COLUMNS), json)
+        }
+        AdminCommand::Jobs(Jobs::Retry { id, json }) => {
+            change(Method::POST, &["admin", "jobs", &id, "retry"], None, json)
+        }
+        AdminCommand::Maintenance(Maintenance::List { json }) => {
+            get(&["admin", "maintenance"], Show::Table("jobs", MAINTENANCE_COLUMNS), json)
+        }
+        AdminCommand::Maintenance(Maintenance::Run { job, dry_run, json }) => {
+            maintenance(&job, dry_run, json)
+        }
+        AdminCommand::Quota(Quota::Get { user, json }) => {
+            get(&["admin", "users", &user, "quota"], Show::Fields, json)
+        }
+        AdminCommand::Quota(Quota::Set { user, bytes, json }) => {
+            let body = json!({ "quotaBytes": bytes });
+            change(Method::PATCH, &["admin", "users", &user, "quota"], Some(body), json)
+        }
+        AdminCommand::Quota(Quota::Verify { dry_run, json }) => {
+            maintenance("quota-audit", dry_run, json)
+        }
+        AdminCommand::Community(command) => ask_community(command),
+        AdminCommand::Permissions(command) => ask_permissions(command),
+    }
+}
+
+const SESSION_COLUMNS: &[&str] =
+    &["id", "status", "userId", "communityId", "roomName", "quality", "epoch", "startedAt"];
+const CLIP_COLUMNS: &[&str] = &[
+    "clipId",
+    "status",
+    "userId",
+    "communityId",
+    "durationSeconds",
+    "sizeBytes",
+    "createdAt",
+    "title",
+];
+const JOB_COLUMNS: &[&str] =
+    &["id", "kind", "state", "attempts", "clipId", "createdAt", "leaseUntil", "lastError"];
+const MAINTENANCE_COLUMNS: &[&str] = &["name", "schedule", "lastRun", "nextRunAt", "overdue"];
+
+fn of_community(mut ask: Ask, community: Option<String>) -> Ask {
+    ask.call.query.extend(community.map(|id| ("communityId", id)));
+    ask
+}
+
+fn ask_sessions(command: Sessions) -> Ask {
+    match command {
+        Sessions::List { community, json } => {
+            let show = Show::Table("sessions", SESSION_COLUMNS);
+            of_community(get(&["admin", "sessions"], show, json), community)
+        }
+        Sessions::Show { id, json } => get(&["sessions", &id], Show::Fields, json),
+        // what would be stopped is what is shown
+        Sessions::Stop { id, dry_run: DryRun { dry_run: true }, json } => {
+            get(&["sessions", &id], Show::Fields, json)
+        }
+        Sessions::Stop { id, json, .. } => {
+            change(Method::POST, &["admin", "sessions", &id, "stop"], None, json)
+        }
+        Sessions::StopAll { dry_run: DryRun { dry_run: true }, json } => {
+            get(&["admin", "sessions"], Show::Table("sessions", SESSION_COLUMNS), json)
+        }
+        Sessions::StopAll { json, .. } => {
+            change(Method::POST, &["admin", "sessions", "stop-all"], None, json)
+        }
+        Sessions::Reap { dry_run, json } => maintenance("orphan-reaper", dry_run, json),
+    }
+}
+
+fn ask_clips(command: Clips) -> Ask {
+    match command {
+        Clips::List { community, json } => {
+            let show = Show::Table("clips", CLIP_COLUMNS);
+            of_community(get(&["admin", "clips"], show, json), community)
+        }
+        Clips::Show { id, json }
+        | Clips::Delete { id, dry_run: DryRun { dry_run: true }, json } => {
+            get(&["clips", &id], Show::Fields, json)
+        }
+        Clips::Delete { id, json, .. } => change(Method::DELETE, &["clips", &id], None, json),
+    }
+}
+
+fn ask_community(command: Community) -> Ask {
+    match command {
+        Community::Get { id, json } => {
+            get(&["admin", "community", &id, "config"], Show::Fields, json)
+        }
+        Community::Set { id, max_concurrent, enabled, auto_start, json } => {
+            let mut body = serde_json::Map::new();
+            body.extend(max_concurrent.map(|value| ("maxConcurrent".to_owned(), value.into())));
+            body.extend(enabled.map(|value| ("enabled".to_owned(), value.into())));
+            body.extend(auto_start.map(|value| ("autoStart".to_owned(), value.into())));
+            let path = ["admin", "community", &id, "config"];
+            change(Method::PATCH, &path, Some(Value::Object(body)), json)
+        }
+    }
+}
+
+fn ask_permissions(command: Permissions) -> Ask {
+    const PERMISSIONS: Show = Show::Table("permissions", &["name", "allowed", "because"]);
+    match command {
+        Permissions::Check { user, community, json } => {
+            let mut ask =
+                of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
+            ask.call.as_user = Some(user);
+            ask
+        }
+        Permissions::Grant { user, community, role } => {
+            member(Method::PUT, &community, &user, &role, Show::Says("granted"))
+        }
+        Permissions::Revoke { user, community, dry_run, .. } if dry_run.dry_run => {
+            let json = Json { json: false };
+            let mut ask =
+                of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
+            ask.call.as_user = Some(user);
+            ask
+        }
+        Permissions::Revoke { user, community, role, .. } => {
+            member(Method::DELETE, &community, &user, &role, Show::Says("revoked"))
+        }
+        Permissions::Roles { community, role, set, json } => {
+            let path = ["admin", "community", &community, "roles", &role];
+            match set {
+                None => get(&path, Show::Fields, json),
+                Some(rights) => {
+                    let rights: Vec<String> =
+                        rights.into_iter().filter(|right| !right.is_empty()).collect();
+                    change(Method::PUT, &path, Some(json!({ "permissions": rights })), json)
+                }
+            }
+        }
+    }
+}
+
+fn member(method: Method, community: &str, user: &str, role: &str, show: Show) -> Ask {
+    let path = ["admin", "community", community, "members", user, "roles", role];
+    Ask { call: call(method, &path), show, json: false }
+}

@@ -1,0 +1,52 @@
+//! Stopping other people's buffers: one, or all of them.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    access::Caller,
+    domain::id::SessionId,
+    flow,
+    http::{AppState, error::Answer, extract::Path},
+};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(stop)).routes(routes!(stop_all))
+}
+
+/// A session that was stopped.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StoppedOne {
+    session_id: String,
+}
+
+/// How many were stopped.
+#[derive(Debug, Serialize, ToSchema)]
+struct StoppedAll {
+    stopped: u64,
+}
+
+/// Stops a session. Instance admin, or MANAGE_REPLAY_LIMITS in its community.
+#[utoipa::path(post, path = "/admin/sessions/{id}/stop", tag = "admin", security(("bearer" = [])),
+    params(("id" = String, Path)),
+    responses((status = 200, body = StoppedOne), (status = 404, description = "not_found"),
+        (status = 409, description = "session_not_active")))]
+async fn stop(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Json<StoppedOne>> {
+    let session = flow::stop::stop(&state.deps, &caller, &SessionId::new(id)).await?;
+    Ok(Json(StoppedOne { session_id: session.id.into_string() }))
+}
+
+/// Stops every session that holds a place. Instance admin.
+#[utoipa::path(post, path = "/admin/sessions/stop-all", tag = "admin", security(("bearer" = [])),
+    responses((status = 200, body = StoppedAll), (status = 403, description = "permission_denied")))]
+async fn stop_all(State(state): State<AppState>, caller: Caller) -> Answer<Json<StoppedAll>> {
+    let stopped = flow::admin::stop_all(&state.deps, &caller).await?;
+    Ok(Json(StoppedAll { stopped }))
+}

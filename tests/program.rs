@@ -1,0 +1,145 @@
+//! The program around the slices: one service per place, stores that know whose they are, commands through the socket
+//! and without a service, and a stop that leaves nothing running.
+
+mod support;
+
+use std::{os::unix::fs::PermissionsExt, process::Output, sync::Arc};
+
+use livekit_replay::{
+    clock::ShiftedClock,
+    simulator::{SimConfig, Simulator},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{On, Place, TestApp};
+
+on_both_engines!(
+    commands_ask_the_running_service_and_the_database_without_one,
+    a_second_service_in_the_same_place_is_refused_with_the_first_ones_pid,
+    a_store_of_another_instance_is_refused_with_exit_code_two,
+    a_stopped_service_lets_go_of_everything_and_starts_again_as_the_same_instance,
+);
+
+/// Runs the program in a place.
+async fn program(place: &Place, args: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_livekit-replay"));
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("REPLAY__DATA_DIR", place.dir.join("data"))
+        .env("DATABASE_URL", &place.database_url)
+        .env("JWT_SECRET", "a-secret-that-tests-alone-know-of")
+        .current_dir(&place.dir)
+        .kill_on_drop(true);
+    command.output().await.expect("the program runs")
+}
+
+fn json_of(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+async fn commands_ask_the_running_service_and_the_database_without_one(on: On) {
+    let app = TestApp::start(on).await;
+    let set = ["community", "set", "a/b c", "--max-concurrent", "3", "--json"];
+    assert_eq!(json_of(&program(&app.place, &set).await)["maxConcurrent"], 3);
+    let granted = program(&app.place, &["permissions", "grant", "ann", "a/b c", "moderator"]).await;
+    assert!(granted.status.success(), "{granted:?}");
+    let socket = app.place.dir.join("data/control.sock");
+    assert_eq!(std::fs::metadata(&socket).expect("a socket").permissions().mode() & 0o077, 0);
+    // the running service decides by the new role at once
+    let ann = app.token_for("ann", &[]);
+    let path = "/me/permissions?communityId=a%2Fb%20c";
+    let (_, seen) = app.ask(Method::GET, &ann, path, None).await;
+    assert!(allowed(&seen).contains(&"ENABLE_REPLAY_BUFFER".to_owned()), "{seen}");
+
+    let TestApp { running, sim, place, .. } = app;
+    running.stop().await.expect("stops");
+    sim.shutdown().await;
+    assert!(!socket.exists());
+    let shown = json_of(&program(&place, &["community", "get", "a/b c", "--json"]).await);
+    assert_eq!(shown["maxConcurrent"], 3);
+    let check = ["permissions", "check", "ann", "a/b c", "--json"];
+    assert_eq!(allowed(&json_of(&program(&place, &check).await)), allowed(&seen));
+    let unknown = program(&place, &["clips", "show", "nobody's"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("not_found"), "{unknown:?}");
+    place.remove().await;
+}
+
+fn allowed(answer: &Value) -> Vec<String> {
+    let list = answer["permissions"].as_array().expect("permissions");
+    let names = list.iter().filter(|one| one["allowed"] == json!(true));
+    names.filter_map(|one| one["name"].as_str().map(str::to_owned)).collect()
+}
+
+async fn a_second_service_in_the_same_place_is_refused_with_the_first_ones_pid(on: On) {
+    let app = TestApp::start(on).await;
+    let config = app.place.config(&app.sim, &[]);
+    let second = support::start(config, Arc::new(ShiftedClock::default())).await;
+    let failure = second.expect_err("refused");
+    assert!(failure.to_string().contains(&format!("pid {}", std::process::id())), "{failure}");
+    assert_eq!(failure.exit_code(), 1);
+    app.stop().await;
+}
+
+async fn a_store_of_another_instance_is_refused_with_exit_code_two(on: On) {
+    let place = Place::new(on).await;
+    let sim = Simulator::start(SimConfig::default()).await.expect("the simulator starts");
+    let clips = place.dir.join("clips");
+    std::fs::create_dir(&clips).expect("made");
+    std::fs::write(clips.join(".livekit-replay.json"), r#"{"instanceId":"00000000"}"#)
+        .expect("written");
+    let config = place.config(&sim, &[]);
+    let failure = support::start(config, Arc::default()).await.expect_err("refused");
+    assert_eq!(failure.exit_code(), 2);
+    assert!(failure.to_string().contains("instance 00000000"), "{failure}");
+    sim.shutdown().await;
+    place.remove().await;
+}
+
+async fn a_stopped_service_lets_go_of_everything_and_starts_again_as_the_same_instance(on: On) {
+    let app = TestApp::start(on).await;
+    let first = app.running.deps.instance.clone();
+    let TestApp { running, sim, place, clock, .. } = app;
+    let address = running.addr;
+    running.stop().await.expect("stops");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    let again = support::start(place.config(&sim, &[]), clock).await.expect("starts again");
+    assert_eq!(again.deps.instance, first);
+    again.stop().await.expect("stops");
+    sim.shutdown().await;
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_command_makes_no_database_and_names_the_place_it_looked_at() {
+    let place = Place::new(On::Sqlite).await;
+    let output = program(&place, &["sessions", "list"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains(&place.dir.join("replay.db").display().to_string()), "{text}");
+    assert!(!place.dir.join("replay.db").exists());
+    assert!(program(&place, &["db", "migrate"]).await.status.success());
+    let list = json_of(&program(&place, &["sessions", "list", "--json"]).await);
+    assert_eq!(list["total"], 0);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn usage_and_settings_end_with_two_and_help_with_zero() {
+    let place = Place::new(On::Sqlite).await;
+    assert_eq!(program(&place, &["no-such-command"]).await.status.code(), Some(2));
+    assert_eq!(program(&place, &["--version"]).await.status.code(), Some(0));
+    let output = program(&place, &["config", "validate"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(text.lines().count(), 3, "LiveKit's three settings are missing: {text}");
+    let document = json_of(&program(&place, &["openapi"]).await);
+    assert!(document["paths"]["/livekit-replay/start"]["post"].is_object(), "{document}");
+    let token = json_of(&program(&place, &["token", "mint", "ann", "--json"]).await);
+    assert_eq!(token["token"].as_str().expect("a token").split('.').count(), 3);
+    place.remove().await;
+}
