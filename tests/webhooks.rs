@@ -119,6 +119,9 @@ impl Story {
 fn quiet(engine: Engine) -> Setup {
     let setup = Setup::on(engine).change(|config| {
         config.buffer.no_segment = Duration::from_secs(3600);
+        // many sessions at once are refused where the disk could not hold what they may grow to
+        config.buffer.length = Duration::from_secs(60);
+        config.buffer.cleanup = Duration::from_secs(120);
         config.limits.community_max_concurrent = 100;
         config.sessions.rejoin = Duration::from_secs(600);
     });
@@ -294,8 +297,8 @@ async fn every_order_of_events_ends_in_the_same_state(engine: Engine) {
     let first = stories[0].state(&app).await;
     assert_eq!(first["epochs"][0]["status"], "Ended", "{first:#}");
     assert_eq!(
-        (&first["status"], &first["shareLost"]),
-        (&json!("degraded"), &json!(true)),
+        (&first["holdsPlace"], &first["shareLost"]),
+        (&json!(true), &json!(true)),
         "{first:#}"
     );
     for (story, order) in stories.iter().zip(&orders) {
@@ -426,6 +429,9 @@ async fn what_is_not_ours_is_nothing_to_us(engine: Engine) {
 async fn a_published_share_starts_a_buffer_where_that_is_wanted(engine: Engine) {
     let setup = Setup::on(engine).change(|config| {
         config.buffer.no_segment = Duration::from_secs(3600);
+        // many sessions at once are refused where the disk could not hold what they may grow to
+        config.buffer.length = Duration::from_secs(60);
+        config.buffer.cleanup = Duration::from_secs(120);
         config.limits.community_max_concurrent = 100;
     });
     let app = setup.start("hooks-auto").await;

@@ -45,6 +45,13 @@ pub(super) struct Plan {
     pub(super) start: Instant,
 }
 
+impl Plan {
+    /// Whether any sound is still published.
+    fn has_sound(&self) -> bool {
+        self.audio.iter().flatten().any(|track| !track.is_gone())
+    }
+}
+
 /// A segment that FFmpeg has closed; times in seconds since the first frame.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Closed {
@@ -151,6 +158,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
 
 /// Draws and writes one frame after the other, each at its time; late ones follow at once with their own times, so
 /// the picture never lies about when it was taken. Returns the number of frames written.
+///
+/// When the picture goes while the sound stays, measured egresses get no frame any more and close no segment until
+/// they are stopped; so does this one.
 async fn feed_video(plan: &Plan, mut stdin: ChildStdin, finish: &CancellationToken) -> u32 {
     let mut screen = Screen::new(plan.width, plan.height);
     let rate = u64::from(plan.frames_per_second);
@@ -160,6 +170,10 @@ async fn feed_video(plan: &Plan, mut stdin: ChildStdin, finish: &CancellationTok
             biased;
             () = finish.cancelled() => return counter,
             () = tokio::time::sleep_until(plan.start + offset) => {}
+        }
+        if plan.video.is_gone() && plan.has_sound() {
+            finish.cancelled().await;
+            return counter;
         }
         if plan.video.is_silent() {
             screen.black();
