@@ -9,10 +9,11 @@ use futures::future::join_all;
 use harness::{App, Engine, Loops, Setup, on_both_engines};
 use livekit_replay::{
     domain::id::{CommunityId, SessionId, UserId},
+    domain::keys,
     domain::lifecycle::SessionStatus,
     flow,
     simulator::{CallAction, CallFault, Media, Share},
-    store::{community, epoch, segment, session},
+    store::{self, community, epoch, quota, segment, session},
 };
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ on_both_engines!(
     five_places_for_two_hundred_who_start_at_once,
     one_buffer_for_a_user_who_presses_start_fifty_times,
     room_for_seven_captures_of_sixty,
+    room_for_seven_reservations_of_sixty,
     a_start_that_failed_leaves_nothing,
 );
 
@@ -201,6 +203,11 @@ async fn seven_captures(engine: Engine, count_of_replicas: usize) {
         })
         .await;
 
+    // captures of one session wait for each other: six sessions with the same media do not
+    let mut ids = vec![id.clone()];
+    while ids.len() < 6 {
+        ids.push(twin(first, &id).await);
+    }
     let needed = reservation_of_last(first, &id, 6).await;
     let quota = needed * 7;
     let path = "/admin/users/alice/quota";
@@ -208,7 +215,7 @@ async fn seven_captures(engine: Engine, count_of_replicas: usize) {
     assert_eq!((status, &set["quotaBytes"]), (200, &json!(quota)), "{set:#}");
 
     let presses = (0..CAPTURES).map(|index| {
-        let (app, id) = (replicas[index % replicas.len()].clone(), id.clone());
+        let (app, id) = (replicas[index % replicas.len()].clone(), &ids[index % ids.len()]);
         let body =
             json!({ "sessionId": id, "durationSeconds": 6, "title": format!("take {index}") });
         tokio::spawn(async move { app.post_async("alice", "/capture", body).await })
@@ -246,6 +253,62 @@ async fn seven_captures(engine: Engine, count_of_replicas: usize) {
     assert_eq!(account["reservedBytes"], 0, "{account:#}");
     assert_eq!(account["clipsCount"], 7, "{account:#}");
     stop_all(replicas).await;
+}
+
+/// The account alone, with transactions that stay open over each other: requests are too far apart for that.
+async fn room_for_seven_reservations_of_sixty(engine: Engine) {
+    let app = Arc::new(Setup::on(engine).loops(Loops::None).start("account").await);
+    let user = UserId::new("alice");
+    let now = app.deps.clock.now();
+    quota::set_quota(app.deps.db.conn(), &user, 7000, now).await.expect("set");
+    let tasks = (0..60).map(|_| {
+        let (app, user) = (app.clone(), user.clone());
+        tokio::spawn(async move {
+            let tx = app.deps.db.begin().await.expect("a transaction");
+            let reserved = quota::reserve(&tx, &user, 1000, 1 << 30, now).await.expect("an answer");
+            tokio::task::yield_now().await;
+            match &reserved {
+                Ok(()) => store::commit(tx).await.expect("committed"),
+                Err(_) => store::rollback(tx).await.expect("rolled back"),
+            }
+            reserved.is_ok()
+        })
+    });
+    let given = join_all(tasks).await.into_iter().filter(|task| *task.as_ref().expect("no panic"));
+    assert_eq!(given.count(), 7);
+    let account = quota::find(app.deps.db.conn(), &user).await.expect("rows").expect("an account");
+    assert_eq!((account.reserved_bytes, account.used_bytes), (7000, 0));
+    Arc::into_inner(app).expect("the last user").stop().await;
+}
+
+/// Another session of the same user with the same media in its own directory, as if he had recorded it twice.
+async fn twin(app: &App, id: &str) -> String {
+    let (deps, id, new) = (&app.deps, SessionId::new(id), SessionId::generate());
+    let row = session::load(deps.db.conn(), &id).await.expect("the session");
+    let epochs = epoch::list(deps.db.conn(), &id).await.expect("epochs");
+    let segments = segment::list(deps.db.conn(), &id).await.expect("segments");
+    let tx = deps.db.begin().await.expect("a transaction");
+    let (room, user) = (row.room_name.clone(), row.user_id.clone());
+    let inserted = session::insert(&tx, session::Model { id: new.clone(), ..row }).await;
+    assert_eq!(inserted.expect("inserted"), session::Inserted::Yes);
+    for old in epochs {
+        let number = u32::try_from(old.number).expect("a number");
+        let path = keys::buffer_path(&deps.instance, &room, &user, &new, number).expect("a path");
+        let (from, to) =
+            (app.dir.join("buffer").join(&old.path), app.dir.join("buffer").join(&path));
+        std::fs::create_dir_all(&to).expect("a directory");
+        for file in std::fs::read_dir(&from).expect("a directory").flatten() {
+            std::fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+        }
+        let row = epoch::Model { session_id: new.clone(), path, egress_id: None, ..old };
+        assert!(epoch::insert(&tx, row).await.expect("inserted"));
+    }
+    for old in segments {
+        let row = segment::Model { session_id: new.clone(), ..old };
+        assert!(segment::insert(&tx, row).await.expect("inserted"));
+    }
+    store::commit(tx).await.expect("committed");
+    new.into_string()
 }
 
 /// The reservation of "the last N seconds" of a session that is over, from its rows: bytes of every segment the window

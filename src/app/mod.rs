@@ -124,6 +124,21 @@ pub async fn open_database(config: &Config, database: Database) -> Result<Db, Fa
     Ok(db)
 }
 
+/// What of the schema is missing; `None`: there is no database at all.
+///
+/// # Errors
+/// [`Failure::Failed`] when the database does not answer.
+pub async fn missing_schema(config: &Config) -> Result<Option<Vec<String>>, Failure> {
+    if lock::sqlite_file(config).is_some_and(|path| !path.is_file()) {
+        return Ok(None);
+    }
+    let url = config.database.url.expose_secret();
+    let db = Db::connect(store::Connect { url, max_connections: 1, create: false }).await?;
+    let missing = schema::pending(&db).await?;
+    db.close().await?;
+    Ok(Some(missing))
+}
+
 /// What the HTTP door and the control socket serve.
 ///
 /// # Errors

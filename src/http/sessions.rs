@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState,
     error::Problem,
-    extract::{Arrived, Body, Path, Query, parse_value},
-    idempotency::{Key, Reply, answer_once, body_hash},
+    extract::{Arrived, HashedBody, Path, Query},
+    idempotency::{Key, Reply, answer_once},
     limits::Allowance,
 };
 use crate::{
@@ -24,8 +23,7 @@ use crate::{
         time::Timestamp,
     },
     error::Error,
-    flow::{self, show::Shown, start::StartRequest, start::Starter},
-    store::session,
+    flow::{self, admin::Session, show::Shown, start::StartRequest, start::Starter},
 };
 
 /// The route of a start in the scope of an `Idempotency-Key`.
@@ -236,7 +234,7 @@ struct StopBody {
 }
 
 impl StopBody {
-    fn new(message: &str, session: session::Model) -> axum::Json<StopBody> {
+    fn new(message: &str, session: Session) -> axum::Json<StopBody> {
         axum::Json(StopBody {
             message: message.to_owned(),
             session_id: session.id.into_string(),
@@ -262,10 +260,8 @@ async fn start(
     Arrived(arrived_at): Arrived,
     key: Key,
     allowance: Allowance,
-    Body(value): Body<Value>,
+    HashedBody(body, hash): HashedBody<StartBody>,
 ) -> Result<Response, Problem> {
-    let hash = body_hash(&value);
-    let body: StartBody = parse_value(value)?;
     let request = body.into_request()?;
     let claim = key.claim(&caller.user_id, START);
     // longer than LiveKit may take: a first request that has not ended by then is dead

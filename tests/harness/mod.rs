@@ -197,7 +197,6 @@ impl App {
             verifier: Arc::new(Verifier::new(&deps.config.auth).expect("auth")),
             maintenance: Arc::new(upkeep::Jobs),
             figures: None,
-            maintenance: Arc::new(flow::upkeep::Jobs),
             deps: deps.clone(),
         };
         let tasks = TaskTracker::new();
