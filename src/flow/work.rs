@@ -50,15 +50,10 @@ pub async fn renew(deps: &Deps, leased: &Leased) -> Result<bool> {
     job::renew(deps.db.conn(), &leased.job.id, &leased.owner, until).await
 }
 
-/// Says that this attempt begins its work: from here on a death of this process counts.
-///
-/// # Errors
-/// `cancelled` if the lease is lost.
+/// Says that this attempt begins its work: from here on a death of this process counts. A lost lease counts nothing
+/// and ends nothing here; publishing checks it.
 pub async fn count_attempt(deps: &Deps, leased: &Leased) -> Result<()> {
-    if job::count_attempt(deps.db.conn(), &leased.job, &leased.owner).await? {
-        return Ok(());
-    }
-    Err(Error::new(Code::Cancelled, "The capture was cancelled."))
+    job::count_attempt(deps.db.conn(), &leased.job, &leased.owner).await.map(drop)
 }
 
 /// Whether the lease still is ours.
