@@ -9,7 +9,7 @@
 //! Webhooks need not reach the test: what they would tell is asked for as well. Everything the test makes in the buffer
 //! lies in one directory of its own, which it removes.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use livekit_replay::{
     access::token::{self, Claims},
@@ -149,8 +149,8 @@ async fn a_running_share_is_buffered_and_captured_up_to_the_press() {
     let env = match environment() {
         Ok(env) => env,
         Err(reason) => {
-            println!("{reason}");
-            eprintln!("{reason}");
+            // past the test runner, which keeps what passing tests print
+            writeln!(std::io::stderr(), "{reason}").expect("a place to say so");
             return;
         }
     };
