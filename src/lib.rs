@@ -25,7 +25,8 @@
 //! | `domain` | `error` |
 //! | `store`, `media`, `livekit`, `access` | `domain` and the first row; never each other |
 //! | `flow` | all of the above |
-//! | `http`, `jobs`, `schedule`, `cli` | `flow`, `domain`, the first row; `http` also `access::token` and `livekit::webhook` |
+//! | `http`, `jobs`, `schedule` | `flow`, `domain`, the first row; `http` also `access` and `livekit::webhook` |
+//! | `cli` | the same, and `access`, `http`, `app`, `simulator` (for `demo` and `simulator`) |
 //! | `simulator` | `error` and the foreign crates it needs |
 //! | `app` | everything, and only `cli` and tests use it |
 

@@ -33,7 +33,7 @@ use livekit_replay::{
         client::Client,
         webhook::{Event, Fact, Receiver},
     },
-    media::ts::{demux, inspect},
+    media::ts::inspect,
 };
 use secrecy::SecretString;
 use serde_json::Value;

@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::{os::unix::fs::PermissionsExt, process::Output, sync::Arc};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Output, sync::Arc, time::Duration};
 
 use livekit_replay::{
     clock::ShiftedClock,
-    simulator::{SimConfig, Simulator},
+    simulator::{Share, SimConfig, Simulator},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,7 +18,83 @@ on_both_engines!(
     a_second_service_in_the_same_place_is_refused_with_the_first_ones_pid,
     a_store_of_another_instance_is_refused_with_exit_code_two,
     a_stopped_service_lets_go_of_everything_and_starts_again_as_the_same_instance,
+    a_start_with_a_key_is_made_once_and_a_pause_of_the_service_ends_no_recording,
 );
+
+/// Waits until something is so; the limit only ends a test that has failed.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(90), waiting).await;
+    in_time.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
+
+fn segments_on_disk(place: &Place) -> usize {
+    fn count(directory: &Path) -> usize {
+        let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        paths
+            .map(|path| {
+                if path.is_dir() {
+                    count(&path)
+                } else {
+                    usize::from(path.extension().is_some_and(|extension| extension == "ts"))
+                }
+            })
+            .sum()
+    }
+    count(&place.dir.join("buffer"))
+}
+
+async fn a_start_with_a_key_is_made_once_and_a_pause_of_the_service_ends_no_recording(on: On) {
+    let app = TestApp::start(on).await;
+    let share = Share { width: 320, height: 180, ..Share::default() };
+    let _share = app.sim.publish_share("r1", "ann", share).expect("shared");
+    let ann = app.token_for("ann", &[("c1", "moderator")]);
+    let start = async |body: Value| {
+        let url = format!("{}/livekit-replay/start", app.running.url());
+        let request = app.http.post(url).bearer_auth(&ann).header("idempotency-key", "once");
+        let answer = request.json(&body).send().await.expect("an answer");
+        let repeated = answer.headers().contains_key("idempotency-replayed");
+        (answer.status().as_u16(), repeated, answer.json::<Value>().await.expect("JSON"))
+    };
+    let body = json!({ "roomName": "r1", "communityId": "c1" });
+    let (first, second) = tokio::join!(start(body.clone()), start(body));
+    assert_eq!((first.0, second.0), (201, 201), "{first:?} {second:?}");
+    assert_eq!(first.2, second.2, "both have the one answer");
+    assert!(first.1 != second.1, "one of them is the repeat");
+    let (status, _, mismatch) = start(json!({ "roomName": "r2" })).await;
+    assert_eq!((status, &mismatch["code"]), (422, &json!("idempotency_mismatch")));
+    let session = format!("/sessions/{}", first.2["id"].as_str().expect("an id"));
+    until("segments are indexed", async || {
+        let (_, shown) = app.ask(Method::GET, &ann, &session, None).await;
+        shown["buffer"]["segments"].as_u64() >= Some(2)
+    })
+    .await;
+
+    let TestApp { running, sim, place, clock, http } = app;
+    running.stop().await.expect("stops");
+    let before = segments_on_disk(&place);
+    until("the egress goes on alone", async || segments_on_disk(&place) > before).await;
+    // as if the service had been away for longer than an egress may be silent
+    clock.advance_micros(60_000_000);
+    let running =
+        support::start(place.config(&sim, &[]), Arc::clone(&clock)).await.expect("starts");
+    let app = TestApp { running, sim, place, clock, http };
+    let ann = app.token_for("ann", &[("c1", "moderator")]);
+    until("what came meanwhile is indexed", async || {
+        let (_, shown) = app.ask(Method::GET, &ann, &session, None).await;
+        shown["buffer"]["segments"].as_u64() > u64::try_from(before).ok()
+    })
+    .await;
+    let (_, shown) = app.ask(Method::GET, &ann, &session, None).await;
+    assert_eq!((&shown["epoch"], &shown["status"]), (&json!(1), &json!("active")), "{shown}");
+    assert_eq!(app.sim.egresses().len(), 1, "nobody replaced an egress that works");
+    app.stop().await;
+}
 
 /// Runs the program in a place.
 async fn program(place: &Place, args: &[&str]) -> Output {
@@ -82,6 +158,15 @@ async fn a_second_service_in_the_same_place_is_refused_with_the_first_ones_pid(o
     let failure = second.expect_err("refused");
     assert!(failure.to_string().contains(&format!("pid {}", std::process::id())), "{failure}");
     assert_eq!(failure.exit_code(), 1);
+    // the same when the port is what the second one meets first
+    let port = app.running.addr.port().to_string();
+    let flags = ["livekit.url=http://127.0.0.1:1", "livekit.api_key=k", "livekit.api_secret=s"];
+    let mut args = vec!["serve", "--port", &port];
+    args.extend(flags.iter().flat_map(|flag| ["--set", flag]));
+    let second = program(&app.place, &args).await;
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
     app.stop().await;
 }
 

@@ -1,4 +1,5 @@
 //! The LiveKit stand-in, driven from outside with LiveKit's own clients: what it records, tells and gets wrong.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
     collections::HashSet,
@@ -306,7 +307,7 @@ async fn a_screen_that_goes_while_its_sound_stays_freezes_the_recording_until_it
 
 /// Whole packets, PAT and PMT in front, egress's PIDs and stream types.
 fn looks_like_egress(bytes: &[u8]) {
-    assert!(bytes.len() % 188 == 0 && bytes.chunks(188).all(|packet| packet[0] == 0x47));
+    assert!(bytes.len().is_multiple_of(188) && bytes.chunks(188).all(|packet| packet[0] == 0x47));
     let pid = |packet: &[u8]| u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
     let pids: Vec<u16> = bytes.chunks(188).map(pid).collect();
     assert_eq!(pids[..2], [0, 0x20]);

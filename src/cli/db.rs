@@ -1,12 +1,10 @@
 //! `db migrate|check`: the schema.
 
 use clap::Subcommand;
-use secrecy::ExposeSecret;
 
 use crate::{
     app::{self, Database, Failure, places},
     config::Config,
-    store::{self, Db, schema},
 };
 
 /// What can be done.
@@ -35,7 +33,7 @@ pub(super) async fn run(config: Config, command: DbCommand) -> Result<(), Failur
             Ok(())
         }
         DbCommand::Migrate { dry_run: true } => {
-            match missing(&config).await? {
+            match app::missing_schema(&config).await? {
                 None => println!("would make the database and its whole schema"),
                 Some(missing) if missing.is_empty() => println!("nothing to do"),
                 Some(missing) => println!("would add {}", missing.join(", ")),
@@ -43,7 +41,7 @@ pub(super) async fn run(config: Config, command: DbCommand) -> Result<(), Failur
             Ok(())
         }
         DbCommand::Check { json } => {
-            let missing = missing(&config).await?;
+            let missing = app::missing_schema(&config).await?;
             if json {
                 super::print::json(&serde_json::json!({
                     "status": if missing.as_ref().is_some_and(Vec::is_empty) { "ok" } else { "fail" },
@@ -62,16 +60,4 @@ pub(super) async fn run(config: Config, command: DbCommand) -> Result<(), Failur
             }
         }
     }
-}
-
-/// What of the schema is missing; `None`: there is no database at all.
-async fn missing(config: &Config) -> Result<Option<Vec<String>>, Failure> {
-    if app::lock::sqlite_file(config).is_some_and(|path| !path.is_file()) {
-        return Ok(None);
-    }
-    let url = config.database.url.expose_secret();
-    let db = Db::connect(store::Connect { url, max_connections: 1, create: false }).await?;
-    let missing = schema::pending(&db).await?;
-    db.close().await?;
-    Ok(Some(missing))
 }

@@ -1,15 +1,22 @@
 //! What commands print: JSON as it is, or aligned columns for people.
 
+use std::io::Write;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::app::Failure;
 
+/// One line of output. A reader that has gone (`| head`) has what it wanted.
+pub(super) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// Indented JSON.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::Failed(format!("writing JSON: {error}")))?;
-    println!("{text}");
+    line(&text);
     Ok(())
 }
 
@@ -19,11 +26,11 @@ pub(super) fn fields(value: &Value) {
         Value::Object(fields) => {
             let width = fields.keys().map(String::len).max().unwrap_or(0);
             for (name, value) in fields {
-                println!("{name:width$}  {}", cell(value));
+                line(&format!("{name:width$}  {}", cell(value)));
             }
         }
         Value::Null => {}
-        other => println!("{}", cell(other)),
+        other => line(&cell(other)),
     }
 }
 
@@ -36,10 +43,10 @@ pub(super) fn table(rows: &[Value], columns: &[&str]) {
     let widths: Vec<usize> = (0..columns.len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();
-    for line in &lines {
+    for row in &lines {
         let padded: Vec<String> =
-            line.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
-        println!("{}", padded.join("  ").trim_end());
+            row.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
+        line(padded.join("  ").trim_end());
     }
 }
 

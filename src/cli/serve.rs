@@ -1,6 +1,6 @@
 //! `serve`: the service until a signal. A second signal ends it at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{self, Failure},
+    app::{self, Failure, lock},
     clock::SystemClock,
     config::Config,
     telemetry,
@@ -27,10 +27,11 @@ pub(super) fn serve(config: Config) -> Result<(), Failure> {
 
 async fn run(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let address = std::net::SocketAddr::from((config.server.host, config.server.port));
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| Failure::Failed(format!("cannot listen on {address}: {error}")))?;
+    let address = SocketAddr::from((config.server.host, config.server.port));
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => return Err(cannot_listen(&config, address, &error)),
+    };
     let running = tokio::select! {
         started = app::start(config, Arc::new(SystemClock), listener) => started?,
         // nothing runs yet that would have to be handed back
@@ -51,6 +52,13 @@ async fn run(config: Config) -> Result<(), Failure> {
     } else {
         Ok(())
     }
+}
+
+/// Most often it is another service of this very place that has the port: then its process is named.
+fn cannot_listen(config: &Config, address: SocketAddr, error: &std::io::Error) -> Failure {
+    let holder = lock::share(config).ok().and_then(Result::err);
+    let named = holder.map(|pid| format!("; another livekit-replay (pid {pid}) runs here"));
+    Failure::Failed(format!("cannot listen on {address}: {error}{}", named.unwrap_or_default()))
 }
 
 /// SIGTERM and SIGINT.

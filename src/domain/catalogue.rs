@@ -103,7 +103,7 @@ mod tests {
         let entry = |&number| Entry {
             number,
             file_name: format!("seg_{number:05}.ts"),
-            label: START.plus_seconds(2 * number as i64),
+            label: START.plus_seconds((number as i64).saturating_mul(2)),
             duration_us: 2_000_000,
         };
         EgressPlaylist { entries: numbers.iter().map(entry).collect(), ended: false }
@@ -113,7 +113,7 @@ mod tests {
         let known = |&number| Known {
             number,
             recheck: false,
-            starts_at: START.plus_seconds(2 * number as i64),
+            starts_at: START.plus_seconds((number as i64).saturating_mul(2)),
         };
         numbers.iter().map(known).collect()
     }

@@ -86,6 +86,8 @@ pub struct Patience {
 /// Replacements in a row that brought no segment before the session is given up.
 pub const MAX_RESTARTS: i32 = 10;
 
+/// Outcome of an epoch of which nothing came for too long.
+const DEAD: &str = "dead";
 /// A share that was not there twice, this far apart, is not coming back as the same track. Most egresses have ended by
 /// themselves by then.
 const SURELY_GONE: Duration = Duration::from_secs(2);
@@ -118,6 +120,13 @@ pub enum Step {
     End(EndReason),
     /// A stopping session's last epoch is over.
     Finish,
+}
+
+impl Step {
+    /// Whether this is concluded from nothing having come, as far as rows know.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Step::EndEpoch { outcome, .. } if *outcome == DEAD)
+    }
 }
 
 /// What to do now, in order.
@@ -202,7 +211,7 @@ fn over(epoch: &OpenEpoch, patience: &Patience, now: Timestamp) -> Option<&'stat
     let sign_of_life = epoch.last_segment_at.map_or(answered_at, |at| at.max(answered_at));
     match epoch.stop_sent_at {
         Some(sent) => (now.since(sent.max(sign_of_life)) > patience.flush).then_some("stopped"),
-        None => (now.since(sign_of_life) > patience.no_segment).then_some("dead"),
+        None => (now.since(sign_of_life) > patience.no_segment).then_some(DEAD),
     }
 }
 

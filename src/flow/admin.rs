@@ -1,11 +1,14 @@
 //! What administrators see and change: a community's limits and roles, a user's allowance, all sessions, clips, jobs.
 //! An instance admin may all of it; who holds MANAGE_REPLAY_LIMITS in a community, what concerns that community.
 
-use super::{Deps, authorize};
+use super::{
+    Deps, authorize,
+    show::{self, Shown},
+};
 use crate::{
     access::{Caller, EVERYWHERE, INSTANCE_ADMIN, MEMBER, Permission, policy},
     domain::{
-        id::{CommunityId, JobId, SessionId, UserId},
+        id::{CommunityId, JobId, UserId},
         lifecycle::{ClipStatus, SessionStatus},
         names,
     },
@@ -15,7 +18,7 @@ use crate::{
 
 pub use crate::store::{
     Page,
-    clip::Model as Clip,
+    clip::{Filter as ClipFilter, Model as Clip},
     community::{Change as CommunityChange, Model as Community},
     job::{JobState, Model as Job},
     quota::Model as Account,
@@ -104,21 +107,6 @@ pub async fn set_quota(
     Ok((account, store::clip::count_ready(deps.db.conn(), user).await?))
 }
 
-/// A session with what only administrators see of its newest epoch.
-#[derive(Debug, Clone)]
-pub struct SessionReport {
-    /// The session.
-    pub session: Session,
-    /// LiveKit's name of its newest recording.
-    pub egress_id: Option<String>,
-    /// Relative to the buffer store.
-    pub segment_path: Option<String>,
-    /// Label minus screen time.
-    pub delay_ms: Option<i64>,
-    /// Added to the egress host's clock.
-    pub clock_offset_ms: Option<i64>,
-}
-
 /// A page of sessions, newest first, with the total.
 pub async fn list_sessions(
     deps: &Deps,
@@ -126,14 +114,14 @@ pub async fn list_sessions(
     community: Option<CommunityId>,
     active_only: bool,
     page: Page,
-) -> Result<(Vec<SessionReport>, u64)> {
+) -> Result<(Vec<Shown>, u64)> {
     require_manager(deps, caller, community.as_ref()).await?;
     let filter =
         store::session::Filter { community_id: community.filter(is_community), active_only };
     let (rows, total) = store::session::list_all(deps.db.conn(), &filter, page).await?;
     let mut reports = Vec::with_capacity(rows.len());
     for session in rows {
-        reports.push(report(deps, session).await?);
+        reports.push(show::plain(deps, session, true).await?);
     }
     Ok((reports, total))
 }
@@ -149,34 +137,15 @@ pub async fn stop_all(deps: &Deps, caller: &Caller) -> Result<u64> {
     super::stop::stop_all(deps, &sessions).await
 }
 
-async fn report(deps: &Deps, session: Session) -> Result<SessionReport> {
-    let id: &SessionId = &session.id;
-    let epoch = store::epoch::find(deps.db.conn(), id, session.current_epoch).await?;
-    Ok(SessionReport {
-        egress_id: epoch.as_ref().and_then(|epoch| Some(epoch.egress_id.clone()?.into_string())),
-        segment_path: epoch.as_ref().map(|epoch| epoch.path.clone()),
-        delay_ms: epoch.as_ref().and_then(|epoch| epoch.delay_ms),
-        clock_offset_ms: epoch
-            .and_then(|epoch| epoch.clock_offset_us)
-            .map(|micros| micros.div_euclid(1000)),
-        session,
-    })
-}
-
 /// A page of clips, newest first, with the total.
 pub async fn list_clips(
     deps: &Deps,
     caller: &Caller,
-    community: Option<CommunityId>,
-    user: Option<UserId>,
+    filter: ClipFilter,
     page: Page,
 ) -> Result<(Vec<Clip>, u64)> {
-    require_manager(deps, caller, community.as_ref()).await?;
-    let filter = store::clip::Filter {
-        user_id: user,
-        community_id: community.filter(is_community),
-        ..Default::default()
-    };
+    require_manager(deps, caller, filter.community_id.as_ref()).await?;
+    let filter = ClipFilter { community_id: filter.community_id.filter(is_community), ..filter };
     store::clip::list(deps.db.conn(), &filter, page).await
 }
 

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Deps, authorize, crash, disk, idempotency, index, material::Material};
+use super::{
+    Deps, authorize, crash, idempotency, index,
+    material::Material,
+    stores::{self, Which},
+};
 use crate::{
     access::{Caller, Permission},
     domain::{
@@ -66,7 +70,7 @@ pub struct Request {
 ///
 /// # Errors
 /// `not_found`, `not_owner`, `permission_denied`, `window_invalid`, `no_segments_in_range`, `no_usable_segments`,
-/// `window_has_gaps`, `quota_exceeded`, `insufficient_disk`, `validation_failed`.
+/// `window_has_gaps`, `quota_exceeded`, `insufficient_disk`, `storage_unavailable`, `validation_failed`.
 pub async fn capture(
     deps: &Deps,
     caller: &Caller,
@@ -100,8 +104,10 @@ async fn accept(
     let title = title(request.title.as_deref(), arrived_at)?;
     let visibility = request.visibility.unwrap_or(Visibility::Private);
     check_visibility(visibility, session.community_id.is_some())?;
+    deps.stores.demand(Which::Buffer)?;
+    deps.stores.demand(Which::Clips)?;
     index::index_session(deps, &session.id).await?;
-    let free_bytes = disk::space(&deps.config.storage.clips).await?.free_bytes;
+    let free_bytes = stores::space(deps, Which::Clips).await?.free;
 
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;

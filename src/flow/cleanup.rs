@@ -67,8 +67,7 @@ pub async fn run(deps: &Deps, period: Duration, dry_run: bool) -> Result<Counts>
 
 /// How full the disk is, asked now.
 async fn pressure(deps: &Deps) -> Result<Pressure> {
-    let root = Which::Buffer.root(&deps.config);
-    let space = stores::work(&deps.stores, Which::Buffer, move || stores::space_of(&root)).await?;
+    let space = stores::space(deps, Which::Buffer).await?;
     let critical = space.used_percent() >= deps.config.storage.critical_percent;
     Ok(if critical { Pressure::Critical } else { Pressure::Normal })
 }

@@ -1,12 +1,15 @@
 //! Gauges that are looked up when somebody asks for the figures. Numbers only: no names, no ids.
 
-use super::{Deps, disk};
+use super::{
+    Deps,
+    stores::{self, Which},
+};
 use crate::{domain::lifecycle::SessionStatus, error::Result, store};
 
 /// Sets the gauges. What cannot be read is left as it was, and said in `livekit_replay_scrape_errors`.
 pub async fn refresh(deps: &Deps) {
     let mut errors = 0_u32;
-    for outcome in [rows(deps).await, stores(deps).await] {
+    for outcome in [rows(deps).await, room(deps).await] {
         if let Err(error) = outcome {
             tracing::warn!(error = error.chain(), "figures could not be read");
             errors += 1;
@@ -36,14 +39,13 @@ async fn rows(deps: &Deps) -> Result<()> {
     Ok(())
 }
 
-async fn stores(deps: &Deps) -> Result<()> {
-    let storage = &deps.config.storage;
-    for (name, path) in [("buffer", &storage.buffer), ("clips", &storage.clips)] {
-        let space = disk::space(path).await?;
-        metrics::gauge!("livekit_replay_store_free_bytes", "store" => name)
-            .set(as_float(space.free_bytes));
-        metrics::gauge!("livekit_replay_store_total_bytes", "store" => name)
-            .set(as_float(space.total_bytes));
+async fn room(deps: &Deps) -> Result<()> {
+    for which in [Which::Buffer, Which::Clips] {
+        let space = stores::space(deps, which).await?;
+        metrics::gauge!("livekit_replay_store_free_bytes", "store" => which.as_str())
+            .set(as_float(space.free));
+        metrics::gauge!("livekit_replay_store_total_bytes", "store" => which.as_str())
+            .set(as_float(space.total));
     }
     Ok(())
 }

@@ -1,10 +1,7 @@
 //! Whether the service can do its work: what makes it ready, and the details for an administrator. Every question
 //! has a deadline of its own, so one hung part does not hide the others.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::{
     sync::OnceCell,
@@ -12,8 +9,8 @@ use tokio::{
 };
 
 use super::{
-    Deps, disk,
-    stores::{self, Which},
+    Deps, probe,
+    stores::{Space, Which},
 };
 use crate::{
     domain::text_enum::text_enum,
@@ -23,6 +20,8 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How old an answer of a store may be.
+const RECENT: Duration = Duration::from_secs(2);
 
 text_enum!(
     /// How a part is.
@@ -53,15 +52,15 @@ pub struct FoundStore {
     /// Whether a small file can be written, read and deleted.
     pub found: Found,
     /// Free and total bytes, where the file system answered.
-    pub space: Option<disk::Space>,
+    pub space: Option<Space>,
 }
 
 /// Asks what readiness rests on: the database, its schema, the clip store. LiveKit is not among it: clips are served
 /// without it.
 pub async fn readiness(deps: &Deps) -> Vec<(&'static str, Found)> {
     let (database, schema, clips) =
-        tokio::join!(database(deps), schema(deps), probe(Which::Clips, deps.work_dir(), deps));
-    vec![("database", database), ("schema", schema), ("clipStore", clips)]
+        tokio::join!(database(deps), schema(deps), store(deps, Which::Clips));
+    vec![("database", database), ("schema", schema), ("clipStore", clips.found)]
 }
 
 /// Whether the database answers.
@@ -81,17 +80,29 @@ pub async fn schema(deps: &Deps) -> Found {
     .await
 }
 
-/// The clip store.
-pub async fn clip_store(deps: &Deps) -> FoundStore {
-    let found = probe(Which::Clips, deps.work_dir(), deps).await;
-    FoundStore { found, space: disk::space(&deps.config.storage.clips).await.ok() }
-}
-
-/// The buffer store.
-pub async fn buffer_store(deps: &Deps) -> FoundStore {
-    let root = deps.config.storage.buffer.clone();
-    let found = probe(Which::Buffer, root, deps).await;
-    FoundStore { found, space: disk::space(&deps.config.storage.buffer).await.ok() }
+/// Whether a store can be used. Many may ask, and each question writes a file: an answer of a moment ago will do.
+pub async fn store(deps: &Deps, which: Which) -> FoundStore {
+    let recent = deps.clock.now().minus(RECENT);
+    let last = deps.stores.get(which).last().filter(|probed| probed.at >= recent);
+    let probed = match last {
+        Some(probed) => Ok(probed),
+        None => timeout(DEADLINE, probe::ask(deps, which)).await,
+    };
+    match probed {
+        Ok(probed) => FoundStore {
+            found: Found {
+                status: if probed.trouble.is_none() { Status::Ok } else { Status::Fail },
+                latency: probed.took,
+                trouble: probed.trouble,
+            },
+            space: probed.space,
+        },
+        Err(_) => {
+            let trouble = format!("No answer of the {} store in time.", which.as_str());
+            let found = Found { status: Status::Fail, latency: DEADLINE, trouble: Some(trouble) };
+            FoundStore { found, space: None }
+        }
+    }
 }
 
 /// Whether LiveKit answers; without it no new session starts, everything else goes on.
@@ -153,21 +164,4 @@ async fn ask(what: &str, otherwise: Status, question: impl Future<Output = Resul
         Err(_) => format!("No answer of {what} in time."),
     };
     Found { status: otherwise, latency, trouble: Some(trouble) }
-}
-
-/// Writes, reads and deletes a small file, through the store's own gate: a mount that hangs keeps the gate's threads
-/// and no more.
-async fn probe(which: Which, directory: PathBuf, deps: &Deps) -> Found {
-    let name = format!(".probe-{}", deps.replica);
-    let work = move || write_read_delete(&directory, &name);
-    ask("a store", Status::Fail, stores::work(&deps.stores, which, work)).await
-}
-
-fn write_read_delete(directory: &Path, name: &str) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let path = directory.join(name);
-    std::fs::write(&path, b"probe")?;
-    let read = std::fs::read(&path);
-    std::fs::remove_file(&path)?;
-    if read? == b"probe" { Ok(()) } else { Err(std::io::Error::other("other bytes were read")) }
 }

@@ -110,8 +110,10 @@ impl Deps {
         let root = format!("{}/", root.trim_end_matches('/'));
         let directory = directory.trim_start_matches('/');
         let path = directory.strip_prefix(root.trim_start_matches('/'))?;
-        let rest = path.strip_prefix(self.instance.as_str())?;
-        rest.starts_with('/').then_some(path)
+        let rest = path.strip_prefix(self.instance.as_str())?.strip_prefix('/')?;
+        // a path that climbs out again is none we made, whatever it begins with
+        let plain = rest.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        plain.then_some(path)
     }
 
     /// Runs work to its end even when the caller hangs up: a dropped request must not leave half a flow behind.

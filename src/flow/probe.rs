@@ -4,6 +4,7 @@
 use std::{
     io::{self, Write},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -30,17 +31,20 @@ pub struct Counts {
 
 /// Asks both stores, at once. A dry run asks in the same manner: nothing is left behind.
 pub async fn run(deps: &Deps) -> Counts {
-    let (buffer, clips) = futures::join!(probe(deps, Which::Buffer), probe(deps, Which::Clips));
-    let usable = u64::from(buffer) + u64::from(clips);
+    let (buffer, clips) = futures::join!(ask(deps, Which::Buffer), ask(deps, Which::Clips));
+    let usable = u64::from(buffer.trouble.is_none()) + u64::from(clips.trouble.is_none());
     Counts { usable, unusable: 2 - usable }
 }
 
 /// Asks one store and keeps the answer.
-async fn probe(deps: &Deps, which: Which) -> bool {
+pub async fn ask(deps: &Deps, which: Which) -> Probed {
     let store = deps.stores.get(which);
     let before = store.last();
     let began = tokio::time::Instant::now();
-    let (root, name) = (which.root(&deps.config), format!(".probe-{}", deps.replica));
+    // two may ask at once: each has a file of its own
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let count = ASKED.fetch_add(1, Ordering::Relaxed);
+    let (root, name) = (which.root(&deps.config), format!(".probe-{}-{count}", deps.replica));
     let name: String =
         name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
     // a probe that hangs keeps one place of the gate; once all are gone, later probes fail without a thread
@@ -75,8 +79,9 @@ async fn probe(deps: &Deps, which: Which) -> bool {
     } else {
         0.0
     });
-    store.keep(Probed { at: deps.clock.now(), took: began.elapsed(), trouble, space });
-    usable
+    let probed = Probed { at: deps.clock.now(), took: began.elapsed(), trouble, space };
+    store.keep(probed.clone());
+    probed
 }
 
 fn words(trouble: &Trouble) -> String {

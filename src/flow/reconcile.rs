@@ -13,6 +13,7 @@ use super::{
 use crate::{
     domain::{id::EgressId, lifecycle::SessionStatus},
     error::Result,
+    livekit::EgressState,
     store::{epoch, session},
 };
 
@@ -64,19 +65,31 @@ pub async fn run(deps: &Deps) -> Result<Counts> {
     Ok(counts)
 }
 
-/// What a pass would stop: `(egress id, directory)` of ours without a session that wants it. Touches nothing.
+/// What a pass would count, as far as it can be known without touching anything.
 pub async fn preview(deps: &Deps) -> Result<Counts> {
+    let asked_at = deps.clock.now();
     let facts = deps.livekit.list_active_egress(None).await?;
     let mut counts =
         Counts { egresses_seen: u64::try_from(facts.len()).unwrap_or(0), ..Counts::default() };
     for fact in &facts {
         let ours = fact.directory.as_deref().and_then(|directory| deps.own_path(directory));
         let Some(path) = ours else { continue };
+        if fact.state == EgressState::Ending || fact.state.is_over() {
+            continue;
+        }
         let row = epoch::find_by_path(deps.db.conn(), path).await?;
         if row.is_none_or(|row| row.status == epoch::EpochStatus::Ended) {
             counts.orphans_stopped += 1;
         }
     }
+    let alive: HashSet<&EgressId> = facts.iter().map(|fact| &fact.id).collect();
+    for row in epoch::list_open(deps.db.conn()).await? {
+        let answered = row.answered_at.is_some_and(|at| at < asked_at);
+        let listed = row.egress_id.as_ref().is_none_or(|egress| alive.contains(egress));
+        counts.epochs_ended += u64::from(answered && !listed);
+    }
+    let holding = session::list_in(deps.db.conn(), SessionStatus::HOLDING).await?;
+    counts.sessions_examined = u64::try_from(holding.len()).unwrap_or(0);
     Ok(counts)
 }
 

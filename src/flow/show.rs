@@ -129,14 +129,19 @@ pub async fn room_status(
     if running.is_empty() {
         return Ok(running);
     }
-    for community in running.iter().filter_map(|session| session.community_id.as_ref()) {
-        if authorize::is_member(deps, caller, community).await? {
-            return Ok(running);
+    // a room without a community of its own may hold sessions of several: members see their own's
+    let mut seen = Vec::new();
+    for session in &running {
+        if let Some(community) = &session.community_id
+            && authorize::is_member(deps, caller, community).await?
+        {
+            seen.push(session.clone());
         }
     }
     let permission = Permission::ManageReplayLimits;
-    let concerned = running.iter().any(|session| session.user_id == caller.user_id)
+    let concerned = seen.len() == running.len()
+        || running.iter().any(|session| session.user_id == caller.user_id)
         || authorize::allowed(deps, caller, permission, None).await?
         || deps.presence.is_present(deps, room, &caller.user_id).await?;
-    Ok(if concerned { running } else { Vec::new() })
+    Ok(if concerned { running } else { seen })
 }

@@ -5,7 +5,7 @@
 
 use super::{Deps, authorize, crash, epoch, place, room};
 use crate::{
-    access::{Caller, Permission},
+    access::{Caller, EVERYWHERE, Permission},
     domain::{
         id::{CommunityId, Identity, RoomName, SessionId, TrackId, UserId},
         lifecycle::SessionStatus,
@@ -63,6 +63,9 @@ pub async fn start(
     names::check_name("roomName", request.room.as_str())?;
     if let Some(community) = &request.community {
         names::check_name("communityId", community.as_str())?;
+        if community.as_str() == EVERYWHERE {
+            return Err(Error::invalid_field("communityId", "is not a community"));
+        }
     }
     let community = community_of(deps, request).await?;
     require(deps, starter, Permission::EnableReplayBuffer, community.as_ref()).await?;

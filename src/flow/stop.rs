@@ -59,10 +59,11 @@ async fn end_by(deps: &Deps, session: &session::Model, caller: &Caller) -> Resul
 pub async fn discard(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
     let session = load_own_or_managed(deps, caller, id).await?;
     let now = deps.clock.now();
-    if !place::end(deps, &session, EndReason::Discarded, now).await? {
+    if !place::end(deps, &session, EndReason::Discarded, now).await? && !session.discard {
+        let until = session.capturable_until.map_or(now, |until| until.min(now));
         let change = session::ActiveModel {
             discard: Set(true),
-            capturable_until: Set(Some(now)),
+            capturable_until: Set(Some(until)),
             updated_at: Set(now),
             ..Default::default()
         };

@@ -168,6 +168,15 @@ pub fn space_of(path: &Path) -> std::io::Result<Space> {
     Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
 }
 
+/// Room in a store, asked now through its gate.
+///
+/// # Errors
+/// [`Code::StorageUnavailable`].
+pub async fn space(deps: &Deps, which: Which) -> Result<Space> {
+    let root = which.root(&deps.config);
+    work(&deps.stores, which, move || space_of(&root)).await
+}
+
 /// The file in each store's root that says whose it is.
 pub const MARKER: &str = ".livekit-replay.json";
 

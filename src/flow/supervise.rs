@@ -2,7 +2,7 @@
 //! is not over, every second or when a fact comes in. Several replicas may do it at once: whoever inserts an epoch's
 //! number starts it, everything else is compare-and-set or harmless twice.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use futures::{StreamExt, stream};
 
@@ -98,9 +98,18 @@ async fn supervise(
     epochs: Vec<epoch::Model>,
     look: Look,
 ) -> Result<()> {
-    let watched = watch(deps, session, &epochs).await?;
     let patience = patience(deps);
+    let mut watched = watch(deps, session, &epochs).await?;
     let mut steps = supervision::plan(&watched, &Share::Unknown, &patience, deps.clock.now());
+    let (mut session, mut epochs) = (Cow::Borrowed(session), epochs);
+    if steps.iter().any(Step::is_silence) {
+        // Rows that are silent may only be old: after a pause of ours, or of the store, nobody looked at the disk.
+        let Some(now) = look_at_disk(deps, &session).await? else { return Ok(()) };
+        (session, epochs) = (Cow::Owned(now.0), now.1);
+        watched = watch(deps, &session, &epochs).await?;
+        steps = supervision::plan(&watched, &Share::Unknown, &patience, deps.clock.now());
+    }
+    let session = session.as_ref();
     let mut found = None;
     let wants_look =
         steps.contains(&Step::LookAtRoom) || (look == Look::Now && session.status.holds_place());
@@ -120,6 +129,22 @@ async fn supervise(
         carry_out(deps, session, &epochs, &step, found.as_ref()).await?;
     }
     Ok(())
+}
+
+/// The session and its open epochs after what is on disk was indexed; `None` when the disk cannot be read or the
+/// session is gone: nothing is concluded from silence then.
+async fn look_at_disk(
+    deps: &Deps,
+    session: &session::Model,
+) -> Result<Option<(session::Model, Vec<epoch::Model>)>> {
+    if let Err(error) = index::index_session(deps, &session.id).await {
+        tracing::warn!(session.id = %session.id, error = ?error, "could not look for segments");
+        return Ok(None);
+    }
+    let Some(session) = session::find(deps.db.conn(), &session.id).await? else { return Ok(None) };
+    let mut epochs = epoch::list(deps.db.conn(), &session.id).await?;
+    epochs.retain(|row| row.status != EpochStatus::Ended);
+    Ok(Some((session, epochs)))
 }
 
 fn patience(deps: &Deps) -> Patience {

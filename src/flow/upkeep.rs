@@ -74,7 +74,10 @@ impl Job {
     /// The moment of the next tick after `now`.
     fn tick_after(self, config: &Config, now: Timestamp) -> Result<Timestamp> {
         let found = self.cron(config)?.find_next_occurrence(&civil(now), false);
-        found.map(moment).map_err(|error| Error::internal("looking for a job's next tick", error))
+        // croner leaves the fraction of the second that it was asked from
+        found
+            .map(|time| moment(time.with_nanosecond(0).unwrap_or(time)))
+            .map_err(|error| Error::internal("looking for a job's next tick", error))
     }
 
     /// The time between the next two ticks.
@@ -84,8 +87,9 @@ impl Job {
     }
 }
 
+/// Whole seconds: a tick is named by the second it was meant for, and the parser carries fractions along.
 fn civil(time: Timestamp) -> DateTime<Utc> {
-    DateTime::<Utc>::from_timestamp_micros(time.as_micros()).unwrap_or_default()
+    DateTime::<Utc>::from_timestamp(time.as_micros().div_euclid(1_000_000), 0).unwrap_or_default()
 }
 
 fn moment(time: DateTime<Utc>) -> Timestamp {
@@ -200,8 +204,7 @@ async fn pass(deps: &Deps, job: Job, thorough: bool, dry_run: bool) -> Result<Va
             serde_json::to_value(cleanup::run(deps, period, dry_run).await?)
         }
         Job::OrphanReaper => serde_json::to_value(reap::run(deps, thorough, dry_run).await?),
-        // stops egresses, so a dry run leaves LiveKit alone and counts nothing
-        Job::Reconcile if dry_run => Ok(Value::Null),
+        Job::Reconcile if dry_run => serde_json::to_value(reconcile::preview(deps).await?),
         Job::Reconcile => serde_json::to_value(reconcile::run(deps).await?),
         Job::WorkdirSweep => serde_json::to_value(sweep::run(deps, dry_run).await?),
         Job::QuotaAudit => serde_json::to_value(audit::run(deps, dry_run).await?),

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use super::{
     AppState,
     error::{self, Problem},
+    idempotency::body_hash,
 };
 use crate::{
     access::{Caller, token},
@@ -111,12 +112,30 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem(error::unsupported_media_type()));
-        }
-        let bytes = Bytes::from_request(request, state).await.map_err(bytes_problem)?;
-        Ok(Body(parse_json(&bytes)?))
+        Ok(Body(parse_json(&json_bytes(request, state).await?)?))
     }
+}
+
+/// [`Body`], and a hash by which a repeat is told from another request; the order of members does not matter.
+#[derive(Debug, Clone)]
+pub struct HashedBody<T>(pub T, pub String);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for HashedBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = json_bytes(request, state).await?;
+        // the shape first: it refuses doubled members, of which a value keeps one
+        let body = parse_json(&bytes)?;
+        Ok(HashedBody(body, body_hash(&parse_json(&bytes)?)))
+    }
+}
+
+async fn json_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem(error::unsupported_media_type()));
+    }
+    Bytes::from_request(request, state).await.map_err(bytes_problem)
 }
 
 /// Reads a JSON body that was taken as bytes (its hash is needed, or it may be absent).
@@ -124,6 +143,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// # Errors
 /// [`Code::ValidationFailed`] naming the field.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    // a shape would also take a list of its members' values
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::invalid_field("body", "must be a JSON object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| shape_error(&error.path().to_string(), error.inner()))?;
@@ -246,5 +269,6 @@ mod tests {
         assert_eq!(field("{"), "body");
         assert_eq!(field(r#"{"roomName":"a"} trailing"#), "body");
         assert_eq!(field("[]"), "body");
+        assert_eq!(field(r#" ["a"]"#), "body");
     }
 }

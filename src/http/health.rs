@@ -19,6 +19,7 @@ use crate::{
     flow::{
         authorize, figures,
         health::{self, Found, FoundStore, Status},
+        stores::Which,
     },
 };
 
@@ -74,8 +75,8 @@ async fn detailed(State(state): State<AppState>, caller: Caller) -> Answer<Json<
     let (database, schema, buffer, clips, livekit, ffmpeg, jobs, scheduler) = tokio::join!(
         health::database(deps),
         health::schema(deps),
-        health::buffer_store(deps),
-        health::clip_store(deps),
+        health::store(deps, Which::Buffer),
+        health::store(deps, Which::Clips),
         health::livekit(deps),
         health::ffmpeg(deps),
         health::open_jobs(deps),
@@ -154,8 +155,8 @@ fn store_part(store: &FoundStore) -> Value {
         &store.found,
         json!({
             "writable": store.found.status == Status::Ok,
-            "freeBytes": store.space.map(|space| space.free_bytes),
-            "totalBytes": store.space.map(|space| space.total_bytes),
+            "freeBytes": store.space.map(|space| space.free),
+            "totalBytes": store.space.map(|space| space.total),
         }),
     )
 }

@@ -94,7 +94,7 @@ async fn layer(
     };
     let allowance =
         Allowance { deps: state.deps, user: caller.user_id, what, spent: Arc::default() };
-    let keyed = parts.headers.contains_key(idempotency::HEADER);
+    let keyed = takes_keys(what) && parts.headers.contains_key(idempotency::HEADER);
     if !keyed && let Err(error) = allowance.spend().await {
         return with_headers(Problem(error).into_response(), &allowance).await;
     }
@@ -112,6 +112,15 @@ fn method_of(what: Limited) -> Method {
     match what {
         Limited::Start | Limited::Capture => Method::POST,
         Limited::Delete => Method::DELETE,
+    }
+}
+
+/// Whether the handlers under this limit know idempotency keys. Elsewhere a key means nothing, and must not be a way
+/// around the limit.
+fn takes_keys(what: Limited) -> bool {
+    match what {
+        Limited::Start | Limited::Capture => true,
+        Limited::Delete => false,
     }
 }
 

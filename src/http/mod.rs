@@ -13,7 +13,7 @@ use crate::{
     access::token::Verifier,
     error::Error,
     flow::{Deps, maintenance::Maintenance},
-    livekit,
+    livekit::webhook::Receiver,
 };
 
 mod admin;
@@ -42,7 +42,7 @@ pub struct AppState {
     /// What flows may reach.
     pub deps: Deps,
     /// Checks LiveKit's webhooks.
-    pub webhooks: Arc<livekit::webhook::Receiver>,
+    pub webhooks: Arc<Receiver>,
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
     /// The scheduled work.

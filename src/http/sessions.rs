@@ -1,10 +1,8 @@
 //! Session endpoints: start, stop, look, status.
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use std::time::Duration;
+
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -12,7 +10,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     AppState,
     error::Problem,
-    extract::{Arrived, Body, Path, Query},
+    extract::{Arrived, HashedBody, Path, Query},
+    idempotency::{Key, Reply, answer_once},
+    limits::Allowance,
 };
 use crate::{
     access::Caller,
@@ -22,9 +22,14 @@ use crate::{
         sizes::Quality,
         time::Timestamp,
     },
-    flow::{self, show::Shown, start::StartRequest, start::Starter},
-    store::session,
+    error::Error,
+    flow::{self, admin::Session, show::Shown, start::StartRequest, start::Starter},
 };
+
+/// The route of a start in the scope of an `Idempotency-Key`.
+const START: &str = "POST /start";
+/// What a start takes besides LiveKit's answer: looking at room and participants, rows, the directory.
+const START_LEASE_SLACK: Duration = Duration::from_secs(30);
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -229,7 +234,7 @@ struct StopBody {
 }
 
 impl StopBody {
-    fn new(message: &str, session: session::Model) -> axum::Json<StopBody> {
+    fn new(message: &str, session: Session) -> axum::Json<StopBody> {
         axum::Json(StopBody {
             message: message.to_owned(),
             session_id: session.id.into_string(),
@@ -242,6 +247,7 @@ impl StopBody {
 /// call records nothing, now or later.
 #[utoipa::path(
     post, path = "/start", tag = "sessions", request_body = StartBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     responses(
         (status = 201, description = "Recording was accepted by LiveKit", body = SessionBody),
         (status = 409, description = "`buffer_already_active`, `screen_share_not_found`, `community_mismatch`"),
@@ -252,20 +258,31 @@ async fn start(
     State(state): State<AppState>,
     caller: Caller,
     Arrived(arrived_at): Arrived,
-    Body(body): Body<StartBody>,
+    key: Key,
+    allowance: Allowance,
+    HashedBody(body, hash): HashedBody<StartBody>,
 ) -> Result<Response, Problem> {
     let request = body.into_request()?;
+    let claim = key.claim(&caller.user_id, START);
+    // longer than LiveKit may take: a first request that has not ended by then is dead
+    let lease = state.deps.config.livekit.start_timeout + START_LEASE_SLACK;
     let deps = state.deps.clone();
-    // a caller who hangs up must not leave half a start behind
-    let shown = state
-        .deps
-        .to_the_end(async move {
+    let first = async move {
+        // the first of its key, and now it counts
+        allowance.spend().await?;
+        // a caller who hangs up must not leave half a start behind
+        let own = deps.clone();
+        let work = async move {
             let starter = Starter::Caller(&caller);
-            let session = flow::start::start(&deps, starter, &request, arrived_at).await?;
-            flow::show::plain(&deps, session, false).await
-        })
-        .await?;
-    Ok((StatusCode::CREATED, axum::Json(SessionBody::from(shown))).into_response())
+            let session = flow::start::start(&own, starter, &request, arrived_at).await?;
+            flow::show::plain(&own, session, false).await
+        };
+        let shown = deps.to_the_end(work).await?;
+        let body = serde_json::to_value(SessionBody::from(shown))
+            .map_err(|error| Error::internal("writing a session", error))?;
+        Ok(Reply { status: StatusCode::CREATED, body, location: None })
+    };
+    answer_once(&state.deps, claim, &hash, lease, first).await
 }
 
 /// Stop a session; its media stays capturable for a while.

@@ -163,6 +163,8 @@ pub async fn list_existing<C: Conn>(db: &C, ids: &[ClipId]) -> Result<Vec<ClipId
 /// What a list is narrowed by.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// This one.
+    pub id: Option<ClipId>,
     /// One owner.
     pub user_id: Option<UserId>,
     /// One tenant.
@@ -176,6 +178,9 @@ pub struct Filter {
 /// A page of clips, newest first, with the total.
 pub async fn list<C: Conn>(db: &C, filter: &Filter, page: Page) -> Result<(Vec<Model>, u64)> {
     let mut query = Entity::find();
+    if let Some(id) = &filter.id {
+        query = query.filter(Column::Id.eq(id.clone()));
+    }
     if let Some(user) = &filter.user_id {
         query = query.filter(Column::UserId.eq(user.clone()));
     }

@@ -1,5 +1,7 @@
 //! The index of segments: one row per file, usable or not, until its bytes are gone.
 
+use std::collections::HashMap;
+
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     FromQueryResult, QueryOrder, QuerySelect,
@@ -302,6 +304,28 @@ pub async fn delete_of<C: Conn>(db: &C, session: &SessionId) -> Result<()> {
         .await
         .map(drop)
         .map_err(|error| db_error("deleting a session's segments", error))
+}
+
+/// A session's indexed bytes.
+#[derive(Debug, FromQueryResult)]
+struct Held {
+    session_id: SessionId,
+    bytes: i64,
+}
+
+/// Bytes of the indexed segments that are still on disk, by session.
+pub async fn bytes_by_session<C: Conn>(db: &C) -> Result<HashMap<SessionId, u64>> {
+    let rows = Entity::find()
+        .select_only()
+        .column(Column::SessionId)
+        .column_as(Expr::expr(Expr::col(Column::SizeBytes).sum()).cast_as("bigint"), "bytes")
+        .group_by(Column::SessionId)
+        .into_model::<Held>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("adding up the segments of sessions", error))?;
+    let bytes = |row: Held| (row.session_id, u64::try_from(row.bytes).unwrap_or(0));
+    Ok(rows.into_iter().map(bytes).collect())
 }
 
 /// How many segments and bytes are indexed.

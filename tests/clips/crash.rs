@@ -22,7 +22,6 @@ const ABORTED: i32 = 6;
 
 /// The process that dies. Run by [`die_at`] alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "dies on purpose; the other tests of this file run it"]
 async fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let mut bench = Bench::in_dir(PathBuf::from(dir)).await;
@@ -54,7 +53,7 @@ async fn die_at(point: &str) -> Bench {
     let name = format!("lkr-crash-{}", uuid::Uuid::new_v4().simple());
     let dir = std::env::temp_dir().join(name);
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "crash::child", "--ignored", "--nocapture"]);
+    command.args(["--exact", "crash::child", "--nocapture"]);
     command.env(crash::VARIABLE, point).env(DIR, &dir);
     let died = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&died.stderr).into_owned();

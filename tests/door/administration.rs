@@ -62,6 +62,11 @@ async fn an_allowance_is_set(house: &House) {
 }
 
 async fn lists_and_scheduled_work_answer(house: &House) {
+    // a mistyped word must not turn a dry run into a real one, nor one community's list into everybody's
+    let run = "/livekit-replay/admin/maintenance/quota-audit/run?dryrun=true";
+    house.ask(Method::POST, run, &house.admin(), None).await.problem(422, "validation_failed");
+    let list = "/livekit-replay/admin/sessions?communityID=c1";
+    house.get(list, &house.admin()).await.problem(422, "validation_failed");
     let admin = house.admin();
     for (list, member) in [("sessions", "sessions"), ("clips", "clips"), ("jobs", "jobs")] {
         let body = house.get(&format!("/livekit-replay/admin/{list}"), &admin).await.ok();

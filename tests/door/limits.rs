@@ -67,6 +67,12 @@ async fn starts_are_limited_per_user_and_minute(house: &House) {
     assert_eq!(remaining(&delete().await), 1);
     delete().await.problem(404, "not_found");
     delete().await.problem(429, "rate_limited");
+    // deletions know no keys, so one is no way around
+    let keyed = Request::delete("/livekit-replay/sessions/none")
+        .header("authorization", format!("Bearer {u1}"))
+        .header("idempotency-key", "k");
+    let keyed = send(&house.router, keyed.body(Body::empty()).unwrap()).await;
+    keyed.problem(429, "rate_limited");
 }
 
 async fn parallel_requests_do_not_overshoot(house: &House) {

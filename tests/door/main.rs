@@ -1,4 +1,5 @@
 //! The HTTP door on the real router: refusals, tokens, roles, limits, administration.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod administration;
 mod limits;

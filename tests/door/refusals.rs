@@ -73,6 +73,15 @@ async fn what_is_public_answers_without_a_token(house: &House) {
     assert!(detailed["storage"]["buffer"]["freeBytes"].as_u64().is_some_and(|bytes| bytes > 0));
     assert_eq!(detailed["livekit"]["status"], "ok");
     assert_eq!(detailed["scheduler"][0]["name"], "reconcile");
+    // a mount that vanished leaves an empty directory, which could be written all the same
+    let marker = house.state.deps.config.storage.clips.join(".livekit-replay.json");
+    let hidden = marker.with_extension("hidden");
+    std::fs::rename(&marker, &hidden).expect("hidden");
+    house.clock.advance_micros(10_000_000);
+    house.get("/health/ready", "").await.problem(503, "storage_unavailable");
+    std::fs::rename(&hidden, &marker).expect("back");
+    house.clock.advance_micros(10_000_000);
+    house.get("/health/ready", "").await.ok();
 
     let figures = house.get("/metrics", "").await;
     assert!(

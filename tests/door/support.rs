@@ -274,6 +274,8 @@ fn fresh_directory() -> PathBuf {
     let directory = std::env::temp_dir().join(format!("lkr-door-{}", uuid::Uuid::new_v4()));
     for part in ["buffer", "clips"] {
         std::fs::create_dir_all(directory.join(part)).expect("a directory of our own");
+        let marker = directory.join(part).join(".livekit-replay.json");
+        std::fs::write(marker, r#"{"instanceId":"0badcafe"}"#).expect("a store is marked");
     }
     directory
 }

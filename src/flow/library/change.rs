@@ -15,8 +15,9 @@ use crate::{
         Deps, capture,
         capture::{Clip, Visibility},
         clip_files::{ClipFiles, write_record},
-        crash, disk, index,
+        crash, index,
         material::Material,
+        stores::{self, Which},
     },
     store::{self, clip, job, pin, quota, session},
 };
@@ -186,8 +187,10 @@ pub async fn retry(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
 /// Those of [`retry`].
 pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<Clip> {
     let id = &failed.id;
+    deps.stores.demand(Which::Buffer)?;
+    deps.stores.demand(Which::Clips)?;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
-    let free_bytes = disk::space(&deps.config.storage.clips).await?.free_bytes;
+    let free_bytes = stores::space(deps, Which::Clips).await?.free;
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
     if !session::lock_for_pins(&tx, &failed.session_id).await? {

@@ -109,7 +109,8 @@ pub fn links(deps: &Deps, caller: &Caller, clip: &Clip) -> Links {
     let by_token = clip.community_id.as_ref().is_some_and(|id| caller.communities.contains_key(id));
     let viewer = Viewer {
         user: caller.user_id.clone(),
-        member_since: caller.issued_at.filter(|_| by_token),
+        // a token that does not say when it was issued counts until the first removal, and so does its link
+        member_since: by_token.then(|| caller.issued_at.unwrap_or(Timestamp::from_micros(0))),
     };
     let expires: Timestamp = links::expiry(deps.clock.now(), deps.config.clips.link_ttl);
     let sign = |kind: Kind| {

@@ -99,11 +99,12 @@ async fn unknown(
             counts.deletions_finished += 1;
             return Ok(());
         }
-    } else if has("mp4") && has("json") {
-        if let Some(record) = read_record(deps, user, stem, "json").await? {
-            counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
-            return Ok(());
-        }
+    } else if has("mp4")
+        && has("json")
+        && let Some(record) = read_record(deps, user, stem, "json").await?
+    {
+        counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
+        return Ok(());
     }
     let now = deps.clock.now();
     let limit = now.plus_seconds(-UNKNOWN_SECONDS).as_micros();

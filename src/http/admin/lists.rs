@@ -9,19 +9,21 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     access::Caller,
     domain::{
-        id::{CommunityId, JobId, UserId},
+        id::{ClipId, CommunityId, JobId, UserId},
         names,
         time::Timestamp,
     },
     error::{Error, Result},
     flow::{
-        admin::{self, Clip, Job, JobState, Page, SessionReport},
+        admin::{self, ClipFilter, Job, JobState, Page},
         authorize, maintenance,
     },
     http::{
         AppState,
+        clips::{self, ClipBody},
         error::Answer,
         extract::{Path, Query},
+        sessions::SessionBody,
     },
 };
 
@@ -39,13 +41,15 @@ const MOST_PER_PAGE: u64 = 200;
 
 /// What a list is narrowed by.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Narrow {
     /// One community's; without it all, for an instance admin.
     community_id: Option<String>,
     /// Sessions: only those that hold a place.
     active: Option<bool>,
+    /// Clips: this one.
+    clip_id: Option<String>,
     /// Clips: one owner's.
     user_id: Option<String>,
     /// Jobs: `queued`, `running`, `done` or `failed`.
@@ -88,74 +92,10 @@ impl Narrow {
     }
 }
 
-/// A session as administrators see it.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct AdminSession {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    egress_id: Option<String>,
-    epoch: i32,
-    user_id: String,
-    started_by: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    username: Option<String>,
-    community_id: Option<String>,
-    room_name: String,
-    quality: String,
-    /// `starting`, `active`, `degraded`, `stopping`, `stopped` or `failed`.
-    status: &'static str,
-    #[schema(value_type = String, format = DateTime)]
-    started_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    ended_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    end_reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    capturable_until: Option<Timestamp>,
-    /// Relative to the buffer store.
-    segment_path: Option<String>,
-    delay_ms: Option<i64>,
-    clock_offset_ms: Option<i64>,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
-}
-
-impl From<SessionReport> for AdminSession {
-    fn from(report: SessionReport) -> AdminSession {
-        let session = report.session;
-        AdminSession {
-            id: session.id.into_string(),
-            egress_id: report.egress_id,
-            epoch: session.current_epoch,
-            user_id: session.user_id.into_string(),
-            started_by: session.started_by.into_string(),
-            username: session.username,
-            community_id: session.community_id.map(CommunityId::into_string),
-            room_name: session.room_name.into_string(),
-            quality: session.quality,
-            status: session.status.as_str(),
-            started_at: session.started_at,
-            ended_at: session.ended_at,
-            end_reason: session.end_reason.map(|reason| reason.as_str()),
-            capturable_until: session.capturable_until,
-            segment_path: report.segment_path,
-            delay_ms: report.delay_ms,
-            clock_offset_ms: report.clock_offset_ms,
-            created_at: session.created_at,
-            updated_at: session.updated_at,
-        }
-    }
-}
-
 /// A page of sessions.
 #[derive(Debug, Serialize, ToSchema)]
 struct Sessions {
-    sessions: Vec<AdminSession>,
+    sessions: Vec<SessionBody>,
     total: u64,
 }
 
@@ -172,71 +112,16 @@ async fn list_sessions(
     let active = narrow.active.unwrap_or(false);
     let (rows, total) =
         admin::list_sessions(&state.deps, &caller, narrow.community(), active, page).await?;
-    Ok(Json(Sessions { sessions: rows.into_iter().map(AdminSession::from).collect(), total }))
+    Ok(Json(Sessions { sessions: rows.into_iter().map(SessionBody::from).collect(), total }))
 }
 
-/// A clip as administrators see it.
+/// A clip with what is reserved for it while it is being made. Its links open what the administrator may see himself.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AdminClip {
-    clip_id: String,
-    id: String,
-    file_id: String,
-    session_id: String,
-    user_id: String,
-    community_id: Option<String>,
-    room_name: String,
-    title: String,
-    visibility: &'static str,
-    /// `processing`, `ready` or `failed`.
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ClipError>,
-    size_bytes: i64,
+    #[serde(flatten)]
+    clip: ClipBody,
     reserved_bytes: i64,
-    duration_seconds: Option<f64>,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
-}
-
-/// Why a clip failed.
-#[derive(Debug, Serialize, ToSchema)]
-struct ClipError {
-    code: String,
-    detail: String,
-}
-
-impl From<Clip> for AdminClip {
-    fn from(clip: Clip) -> AdminClip {
-        let id = clip.id.into_string();
-        AdminClip {
-            clip_id: id.clone(),
-            file_id: id.clone(),
-            id,
-            session_id: clip.session_id.into_string(),
-            user_id: clip.user_id.into_string(),
-            community_id: clip.community_id.map(CommunityId::into_string),
-            room_name: clip.room_name.into_string(),
-            title: clip.title,
-            visibility: clip.visibility.as_str(),
-            status: clip.status.as_str(),
-            error: clip
-                .error_code
-                .map(|code| ClipError { code, detail: clip.error_detail.unwrap_or_default() }),
-            size_bytes: clip.size_bytes,
-            reserved_bytes: clip.reserved_bytes,
-            duration_seconds: clip.duration_us.map(seconds),
-            created_at: clip.created_at,
-            updated_at: clip.updated_at,
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a clip's microseconds fit a float exactly")]
-fn seconds(micros: i64) -> f64 {
-    micros as f64 / 1e6
 }
 
 /// A page of clips.
@@ -255,10 +140,18 @@ async fn list_clips(
     caller: Caller,
     Query(narrow): Query<Narrow>,
 ) -> Answer<Json<Clips>> {
-    let (page, user) = (narrow.page()?, narrow.user()?);
-    let (rows, total) =
-        admin::list_clips(&state.deps, &caller, narrow.community(), user, page).await?;
-    Ok(Json(Clips { clips: rows.into_iter().map(AdminClip::from).collect(), total }))
+    let filter = ClipFilter {
+        id: narrow.clip_id.as_deref().map(ClipId::new),
+        user_id: narrow.user()?,
+        community_id: narrow.community(),
+        ..ClipFilter::default()
+    };
+    let (rows, total) = admin::list_clips(&state.deps, &caller, filter, narrow.page()?).await?;
+    let clips = rows.iter().map(|clip| AdminClip {
+        clip: clips::body_of(&state.deps, &caller, clip),
+        reserved_bytes: clip.reserved_bytes,
+    });
+    Ok(Json(Clips { clips: clips.collect(), total }))
 }
 
 /// A durable piece of work.
@@ -399,7 +292,7 @@ async fn list_maintenance(
 
 /// How a job is run.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct RunHow {
     /// Only count what would be done: `true` (also without a value) or `false`.

@@ -30,8 +30,8 @@ use crate::{
     http::{
         AppState,
         error::{Answer, Problem},
-        extract::{Arrived, Body, Path, RequestId, parse_json},
-        idempotency::{Key, body_hash, finish, replayed},
+        extract::{Arrived, HashedBody, Path, RequestId},
+        idempotency::{Key, finish, replayed},
         limits::Allowance,
     },
 };
@@ -121,11 +121,9 @@ pub(super) async fn create(
     key: Key,
     headers: HeaderMap,
     allowance: Allowance,
-    Body(value): Body<Value>,
+    HashedBody(body, hash): HashedBody<CaptureBody>,
 ) -> Answer<Response> {
     let patience = patience(&state, &headers);
-    let hash = body_hash(&value);
-    let body: CaptureBody = parse_json(value.to_string().as_bytes())?;
     let claim = key.claim(&caller.user_id, ROUTE);
     if let Some(claim) = &claim
         && let Begun::Repeat(kept) =

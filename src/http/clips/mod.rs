@@ -19,12 +19,13 @@ use crate::{
     domain::id::{ClipId, CommunityId, UserId},
     error::{Error, Result},
     flow::{
+        admin::Page,
         capture::Visibility,
         library::{self, Listed, Quota},
     },
-    store::Page,
 };
 pub use shape::ClipBody;
+pub(super) use shape::clip as body_of;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<AppState> {

@@ -93,7 +93,7 @@ pub struct ClipBody {
 }
 
 /// A clip as `caller` sees it; the links in it are his.
-pub(super) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBody {
+pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBody {
     let links = library::links(deps, caller, clip);
     let root = deps.config.server.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
     let base = format!("{root}{BASE}/clips/{}", clip.id);
