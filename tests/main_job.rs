@@ -137,6 +137,28 @@ async fn the_pressed_moment_is_in_the_clip() {
     Arc::into_inner(app).expect("nobody else").stop().await;
 }
 
+/// As soon as the picture is gone egress holds on to the last seconds, because the sound goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pressed_moment_survives_a_picture_that_goes_while_the_sound_stays() {
+    let app = Arc::new(App::start("half-gone").await);
+    let share = Share { width: 320, height: 180, ..Share::default() };
+    let share = app.sim.publish_share("red-room", "alice:tab-1", share).expect("a share");
+    let session = app.start_session("alice", "red-room").await;
+    app.wait_for_buffer("alice", &session, 8.0).await;
+    let pressed = tokio::spawn(press(app.clone(), session.clone(), json!({"durationSeconds": 5})));
+    app.until("the capture is accepted", async || {
+        app.get("alice", "/my-clips").await.1["total"].as_u64() == Some(1)
+    })
+    .await;
+    app.sim.unpublish(&share.video).expect("unpublished");
+    let (clip, _) = pressed.await.expect("no panic");
+    let seen = decoded(&app, &clip).await;
+    let missing_ms = ms(&clip, "requestedTo") - seen.end_ms;
+    assert!(missing_ms <= 67.0, "{missing_ms} ms of the pressed moment are missing: {clip:#}");
+    assert_eq!(clip["gaps"], json!([]), "{clip:#}");
+    Arc::into_inner(app).expect("nobody else").stop().await;
+}
+
 fn table(name: &str, values: &mut [f64]) {
     values.sort_by(f64::total_cmp);
     let (median, max) = (values[values.len() / 2], values[values.len() - 1]);

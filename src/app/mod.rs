@@ -216,15 +216,29 @@ async fn take_over(deps: &Deps) -> Result<(), Failure> {
         if expired > 0 {
             tracing::info!(starts = expired, "giving up what the process before had begun");
         }
+        // an FFmpeg that outlived its service may still write there; the sweep comes by again
+        if let Err(error) = flow::sweep::run_at_start(deps).await {
+            tracing::warn!(error = error.chain(), "work files of the process before stay for now");
+        }
     }
-    // An egress that nobody wants is stopped soon after a start, not only at the next tick.
     let deps = deps.clone();
     deps.tasks.clone().spawn(async move {
-        if let Err(error) = flow::reconcile::run(&deps).await {
-            tracing::warn!(error = error.chain(), "could not compare with LiveKit at the start");
-        }
+        let stop = deps.stop.clone();
+        // both are repeated by the schedule, and cut short without harm
+        stop.run_until_cancelled(look_around(&deps)).await;
     });
     Ok(())
+}
+
+/// An egress that nobody wants is stopped, and a deletion that was interrupted is finished, soon after a start, not
+/// only at the next tick that does it.
+async fn look_around(deps: &Deps) {
+    if let Err(error) = flow::reconcile::run(deps).await {
+        tracing::warn!(error = error.chain(), "could not compare with LiveKit at the start");
+    }
+    if let Err(error) = flow::reap::run(deps, true, false).await {
+        tracing::warn!(error = error.chain(), "could not look through the stores at the start");
+    }
 }
 
 /// Lets the recorder fold what it gathered, so that its memory stays bounded when nobody asks for figures.

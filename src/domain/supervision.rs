@@ -88,6 +88,9 @@ pub const MAX_RESTARTS: i32 = 10;
 
 /// Outcome of an epoch of which nothing came for too long.
 const DEAD: &str = "dead";
+/// A share that was not there twice, this far apart, is not coming back as the same track. Most egresses have ended by
+/// themselves by then.
+const SURELY_GONE: Duration = Duration::from_secs(2);
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +155,7 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
             }
         }
         Share::RoomGone | Share::Absent => {
-            plan_without_share(session, share, patience, now, &mut steps)
+            plan_without_share(session, share, &alive, patience, now, &mut steps)
         }
         Share::Present { video, has_audio } => {
             plan_with_share(session, newest, (video, *has_audio), patience, now, &mut steps);
@@ -212,9 +215,12 @@ fn over(epoch: &OpenEpoch, patience: &Patience, now: Timestamp) -> Option<&'stat
     }
 }
 
+/// An egress whose picture is gone while its sound goes on closes no segment any more and stays active (measured):
+/// what it holds of the last seconds only comes when it is stopped. A picture that comes back is a new track.
 fn plan_without_share(
     session: &Watched,
     share: &Share,
+    alive: &[&OpenEpoch],
     patience: &Patience,
     now: Timestamp,
     steps: &mut Vec<Step>,
@@ -226,6 +232,11 @@ fn plan_without_share(
                 Share::RoomGone => EndReason::RoomFinished,
                 _ => EndReason::ShareEnded,
             }));
+        }
+        Some(lost) if now.since(lost) >= SURELY_GONE => {
+            let stuck = alive.iter().filter(|epoch| epoch.stop_sent_at.is_none());
+            let known = stuck.filter(|epoch| epoch.answered_at.is_some());
+            steps.extend(known.map(|epoch| Step::StopEgress(epoch.number)));
         }
         Some(_) => {}
     }
@@ -380,6 +391,21 @@ mod tests {
         assert!(late.contains(&Step::End(EndReason::ShareEnded)), "{late:?}");
         let gone = plan(&lost, &Share::RoomGone, &PATIENCE, at(120));
         assert!(gone.contains(&Step::End(EndReason::RoomFinished)), "{gone:?}");
+    }
+
+    #[test]
+    fn an_egress_that_outlives_its_share_is_stopped_once_so_that_its_tail_comes_out() {
+        let stops = |session: &Watched, share: &Share, now| {
+            let steps = plan(session, share, &PATIENCE, at(now));
+            steps.into_iter().filter(|step| matches!(step, Step::StopEgress(_))).count()
+        };
+        let mut lost = Watched { share_lost_at: Some(at(100)), ..active(vec![epoch(1)]) };
+        assert_eq!(stops(&lost, &Share::Absent, 101), 0);
+        assert_eq!(stops(&lost, &Share::Absent, 102), 1);
+        assert_eq!(stops(&lost, &share("TR_v"), 102), 0, "it is back");
+        assert_eq!(stops(&lost, &Share::Unknown, 102), 0, "silence says nothing");
+        lost.open[0].stop_sent_at = Some(at(102));
+        assert_eq!(stops(&lost, &Share::Absent, 110), 0);
     }
 
     #[test]

@@ -50,6 +50,17 @@ pub async fn renew(deps: &Deps, leased: &Leased) -> Result<bool> {
     job::renew(deps.db.conn(), &leased.job.id, &leased.owner, until).await
 }
 
+/// Says that this attempt begins its work: from here on a death of this process counts.
+///
+/// # Errors
+/// `cancelled` if the lease is lost.
+pub async fn count_attempt(deps: &Deps, leased: &Leased) -> Result<()> {
+    if job::count_attempt(deps.db.conn(), &leased.job, &leased.owner).await? {
+        return Ok(());
+    }
+    Err(Error::new(Code::Cancelled, "The capture was cancelled."))
+}
+
 /// Whether the lease still is ours.
 pub async fn is_ours(deps: &Deps, leased: &Leased) -> Result<bool> {
     job::is_ours(deps.db.conn(), &leased.job.id, &leased.owner).await
@@ -64,13 +75,14 @@ pub async fn hand_back(deps: &Deps, leased: &Leased) -> Result<()> {
 /// After a failed attempt: another one later, or the end of the clip.
 pub async fn failed(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
     let job = &leased.job;
-    if error.is_retryable() && job.attempts < job.max_attempts {
+    let attempts = job.attempts + 1;
+    if error.is_retryable() && attempts < job.max_attempts {
         let now = deps.clock.now();
-        let due = now.plus(back_off(job.attempts));
+        let due = now.plus(back_off(attempts));
         let text = Some(error.chain());
         let given = job::give_back(deps.db.conn(), job, &leased.owner, due, text, now).await?;
         tracing::warn!(
-            job.id = %job.id, attempts = job.attempts, given, error = error.chain(),
+            job.id = %job.id, attempts, given, error = error.chain(),
             "attempt failed, will be repeated"
         );
         return Ok(());

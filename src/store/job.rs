@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::{LockBehavior, LockType, Query},
 };
 
-use super::{Conn, Db, Page, Tx, clip, columns, db_error, schema::plus};
+use super::{Conn, Db, Page, Tx, clip, columns, db_error};
 use crate::{
     domain::{
         id::{ClipId, CommunityId, JobId},
@@ -58,9 +58,9 @@ pub struct Model {
     pub state: JobState,
     /// The clip it makes.
     pub clip_id: Option<ClipId>,
-    /// Leases taken so far.
+    /// Attempts so far that made something, or failed; waiting makes nothing.
     pub attempts: i32,
-    /// Leases at most.
+    /// Attempts that may fail.
     pub max_attempts: i32,
     /// Not before.
     pub run_after: Timestamp,
@@ -162,7 +162,6 @@ pub async fn lease(
             updated_at: Set(now),
             ..Default::default()
         })
-        .col_expr(Column::Attempts, plus(Column::Attempts, 1))
         .filter(Column::Id.in_subquery(candidates))
         .exec_with_returning(&tx)
         .await
@@ -175,6 +174,12 @@ pub async fn lease(
 pub async fn renew<C: Conn>(db: &C, id: &JobId, owner: &str, until: Timestamp) -> Result<bool> {
     change_ours(db, id, owner, ActiveModel { lease_until: Set(Some(until)), ..Default::default() })
         .await
+}
+
+/// Counts the attempt that this lease is for, before what may cost the worker its life; false if the lease is lost.
+pub async fn count_attempt<C: Conn>(db: &C, job: &Model, owner: &str) -> Result<bool> {
+    let attempts = Set(job.attempts + 1);
+    change_ours(db, &job.id, owner, ActiveModel { attempts, ..Default::default() }).await
 }
 
 /// Ends a job well; false if the lease was lost.
@@ -218,8 +223,8 @@ pub async fn fail<C: Conn>(
     .await
 }
 
-/// Gives a job back to be run at `run_after`, keeping the error if there was one. A job given back because the
-/// worker stops does not lose an attempt.
+/// Gives a job back as it was leased, to be run at `run_after`: with the error of a failed attempt, which counts; or
+/// without, because the worker stops, which does not.
 pub async fn give_back<C: Conn>(
     db: &C,
     job: &Model,
@@ -228,7 +233,7 @@ pub async fn give_back<C: Conn>(
     error: Option<String>,
     now: Timestamp,
 ) -> Result<bool> {
-    let attempts = if error.is_some() { NotSet } else { Set((job.attempts - 1).max(0)) };
+    let attempts = Set(job.attempts + i32::from(error.is_some()));
     change_ours(
         db,
         &job.id,

@@ -18,7 +18,7 @@ use super::{
     capture::{Clip, GapPolicy, gap_policy_of, has_gaps, precision_of, select},
     crash,
     material::Material,
-    work::Leased,
+    work::{self, Leased},
 };
 use crate::{
     domain::{
@@ -42,6 +42,9 @@ use crate::{
 
 /// A clip is never given less time than this.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+/// A process is killed for many reasons that are not the clip it was at; a clip that kills its process each time must
+/// not do so for ever.
+const MOST_DEATHS: i32 = 10;
 /// For the poster, which nobody waits for gladly.
 const POSTER_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -80,12 +83,14 @@ pub async fn render(
     let Some(clip) = found.filter(|clip| clip.status == ClipStatus::Processing) else {
         return job::finish(deps.db.conn(), &leased.job.id, &leased.owner, now).await.map(drop);
     };
-    if leased.job.attempts > leased.job.max_attempts {
+    if leased.job.attempts >= MOST_DEATHS {
         // its workers died every time: a further attempt would only kill one more
         return Err(Error::internal("making a clip", "every attempt so far ended with its worker"));
     }
     let queue_ms = millis(leased.job.created_at.max(clip.created_at), now);
-    let name = format!("{}-{}", clip.id, leased.job.attempts);
+    // of this lease alone: whoever lost his may still be at work in another one
+    let lease = leased.owner.rsplit('/').next().unwrap_or_default();
+    let name = format!("{}-{lease}", clip.id);
     let work_dir = deps.work_dir().join(name);
     let phases = Phases { queue_ms, ..Phases::default() };
     let mut attempt = Attempt { deps, leased, clip, cancel, work_dir, phases };
@@ -111,6 +116,7 @@ impl Attempt<'_> {
                 permit = permit => permit.map_err(|_| cancelled())?,
                 () = self.cancel.cancelled() => return Err(cancelled()),
             };
+            work::count_attempt(self.deps, self.leased).await?;
             let began = Instant::now();
             let outcome = self.cut(parts, planned.plan.starts_at).await?;
             self.phases.mux_ms = elapsed_ms(began);

@@ -1,0 +1,90 @@
+//! What clients were told, and nothing else: the model that the restarted service is held against.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::service::{Answer, Service};
+
+/// What a client knows of a thing it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Answered 2xx: it must be so.
+    Yes,
+    /// Refused, or never sent: it must not be so.
+    No,
+    /// The connection broke: either.
+    Unknown,
+}
+
+#[derive(Debug, Clone)]
+pub struct Capture {
+    pub user: String,
+    pub known: Known,
+    pub id: Option<String>,
+    pub body: Value,
+    /// Whether its clip was deleted.
+    pub deleted: Known,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub user: String,
+    pub stopped: Known,
+}
+
+/// Captures by title (a title is used once, and is the `Idempotency-Key` too), sessions by id.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub captures: BTreeMap<String, Capture>,
+    pub sessions: BTreeMap<String, Session>,
+    /// Starts nobody knows the outcome of, by user.
+    pub unknown_starts: BTreeMap<String, usize>,
+}
+
+impl Ledger {
+    /// Where a user's capture may come from: the newest session he knows of.
+    pub fn newest_session(&self, user: &str) -> Option<String> {
+        let own = self.sessions.iter().rev().find(|(_, session)| session.user == user);
+        own.map(|(id, _)| id.clone())
+    }
+
+    /// The session a user believes to run.
+    pub fn running(&self, user: &str) -> Option<String> {
+        let mut own = self.sessions.iter().filter(|(_, session)| session.user == user);
+        own.find(|(_, session)| session.stopped == Known::No).map(|(id, _)| id.clone())
+    }
+
+    pub fn note_started(&mut self, user: &str, id: &Value) {
+        let id = id.as_str().expect("an id").to_owned();
+        let fresh = Session { user: user.to_owned(), stopped: Known::No };
+        self.sessions.entry(id).or_insert(fresh);
+    }
+}
+
+/// POST /start.
+pub async fn start(service: &Service, user: &str, room: &str) -> Answer {
+    let body = json!({ "roomName": room, "quality": "source" });
+    service.ask(Method::POST, user, "/start", |request| request.json(&body)).await
+}
+
+/// POST /capture that does not wait, under a key.
+pub async fn capture(service: &Service, user: &str, body: &Value) -> Answer {
+    let key = body["title"].as_str().expect("a title").to_owned();
+    service
+        .ask(Method::POST, user, "/capture", |request| {
+            let request = request.header("Prefer", "respond-async").header("Idempotency-Key", key);
+            request.json(body)
+        })
+        .await
+}
+
+/// What an answer to a capture says, with the clip's id.
+pub fn judged(answer: &Answer) -> (Known, Option<String>) {
+    match answer {
+        Answer::Said(201 | 202, clip) => (Known::Yes, clip["id"].as_str().map(str::to_owned)),
+        Answer::Said(..) | Answer::Absent => (Known::No, None),
+        Answer::Broken => (Known::Unknown, None),
+    }
+}

@@ -1,0 +1,21 @@
+//! The real program dies, by its own drill or by `kill -9`, and is started again on what it left. What it promised over
+//! HTTP is kept and nothing else is left: the simulated LiveKit runs here, so its egresses outlive the service.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod kills;
+mod ledger;
+mod points;
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
+mod truth;
+
+use rand::{SeedableRng, rngs::StdRng};
+
+/// `REPLAY_SEED`, or one by chance; printed, so that a run can be repeated.
+fn seeded(what: &str) -> (u64, StdRng) {
+    let given = std::env::var("REPLAY_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    println!("{what}: seed {seed} (set REPLAY_SEED to repeat)");
+    (seed, StdRng::seed_from_u64(seed))
+}
