@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -15,6 +15,9 @@ use crate::{config::Config, domain::id::InstanceId};
 
 /// The file in the root of each store that says whose it is.
 pub const MARKER: &str = ".livekit-replay.json";
+
+/// How files begin that are there for a moment while a store is tried.
+const PROBE: &str = ".probe-";
 
 /// A hung mount must not hang the start without a word.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -79,8 +82,8 @@ fn prepare(root: &Path, mode: u32, instance: &InstanceId) -> Result<(), Failure>
         fs::set_permissions(root, fs::Permissions::from_mode(mode))
             .map_err(|error| cannot("be given its mode", root, &error))?;
     }
-    let probe = root.join(format!(".probe-{}", uuid::Uuid::new_v4()));
-    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|error| {
+    let probe = fresh_name(root);
+    fs::write(&probe, b"").and_then(|()| remove_if_there(&probe)).map_err(|error| {
         let whose = fs::metadata(root).map_or_else(
             |error| error.to_string(),
             |meta| format!("owner {}:{}, mode {:o}", meta.uid(), meta.gid(), meta.mode() & 0o7777),
@@ -91,7 +94,25 @@ fn prepare(root: &Path, mode: u32, instance: &InstanceId) -> Result<(), Failure>
             root.display()
         ))
     })?;
-    mark(root, instance)
+    mark(root, instance)?;
+    // what a process that died in here left; whoever is in here now can do without
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PROBE) {
+            let _for_the_next = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn fresh_name(root: &Path) -> PathBuf {
+    root.join(format!("{PROBE}{}", uuid::Uuid::new_v4()))
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn mark(root: &Path, instance: &InstanceId) -> Result<(), Failure> {
@@ -99,14 +120,25 @@ fn mark(root: &Path, instance: &InstanceId) -> Result<(), Failure> {
     let marker = Marker { instance_id: instance.as_str().to_owned() };
     let text = serde_json::to_vec(&marker)
         .map_err(|error| Failure::Failed(format!("writing {}: {error}", path.display())))?;
-    match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-        Ok(mut file) => file
-            .write_all(&text)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| cannot("be written", &path, &error)),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => compare(&path, instance),
-        Err(error) => Err(cannot("be made", &path, &error)),
+    if path.exists() {
+        return compare(&path, instance);
     }
+    // whole before it has its name: one that a dying process left empty would keep every later start out
+    let fresh = fresh_name(root);
+    let written = fs::File::create_new(&fresh)
+        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+    // a link never takes a name that somebody else was faster to take; file systems without links take it by renaming
+    let named = written.and_then(|()| match fs::hard_link(&fresh, &path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(_) => fs::rename(&fresh, &path),
+        Ok(()) => Ok(()),
+    });
+    let _renamed = fs::remove_file(&fresh);
+    match named {
+        Err(error) if !path.exists() => return Err(cannot("be made", &path, &error)),
+        _ => {}
+    }
+    compare(&path, instance)
 }
 
 fn compare(path: &Path, instance: &InstanceId) -> Result<(), Failure> {

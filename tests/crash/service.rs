@@ -1,7 +1,7 @@
 //! The program as a child process with places of its own, which can die and be started again; and what asks it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Seek, SeekFrom},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
@@ -48,6 +48,8 @@ pub struct Service {
     pub sim: Simulator,
     pub config: Config,
     pub on: On,
+    /// Checksums of clips that were decoded.
+    pub decoded: std::sync::Mutex<BTreeSet<String>>,
     http: reqwest::Client,
     child: Mutex<Option<Child>>,
     base: watch::Sender<Option<String>>,
@@ -70,6 +72,7 @@ impl Service {
             sim,
             config,
             on,
+            decoded: std::sync::Mutex::default(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
             child: Mutex::new(None),
             base: watch::Sender::new(None),

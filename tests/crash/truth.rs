@@ -282,6 +282,10 @@ async fn decodes_with_checksums(service: &Service, users: &[&str]) {
             let bytes = std::fs::read(&file).unwrap();
             let hash = format!("blake3:{}", blake3::hash(&bytes).to_hex());
             assert_eq!(text(clip, "checksum"), hash, "{clip:#}");
+            // the same bytes decode as they did
+            if !service.decoded.lock().unwrap().insert(hash) {
+                continue;
+            }
             let decoded = decode::decode_file(&file).await.unwrap();
             assert!(decoded.markers().next().is_some(), "no picture in {clip:#}");
         }
