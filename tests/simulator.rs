@@ -243,6 +243,68 @@ async fn a_twenty_second_recording_decodes_frame_by_frame_and_beep_by_beep() {
     stage.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpublished_screen_leaves_a_little_black_at_the_end() {
+    let stage = Stage::new(|_| ()).await;
+    let share = Share { width: 320, height: 180, audio: false, ..Share::default() };
+    let share = stage.sim.publish_share("r", "ann", share).unwrap();
+    let calls = stage.egress();
+    let info = calls
+        .start_track_composite_egress("r", output("black", 2), options(&share, 320, 180))
+        .await
+        .unwrap();
+    stage.until_segments(&info.egress_id, 1).await;
+    stage.sim.unpublish_share(&share).unwrap();
+    let over = stage.until_status(&info.egress_id, EgressStatus::EgressComplete).await;
+    assert_eq!(over.details, "End reason: Source closed");
+    let (entries, ended) = playlist(&stage.dir("black").join("index.m3u8"));
+    assert!(ended);
+    let mut seen = Vec::new();
+    for (name, ..) in &entries {
+        let decoded = decode::decode_file(&stage.dir("black").join(name)).await.unwrap();
+        seen.extend(decoded.frames.iter().map(|frame| frame.marker.is_some()));
+    }
+    let black = seen.iter().rev().take_while(|marked| !**marked).count();
+    assert!((3..=30).contains(&black), "{black} of {}", seen.len());
+    assert!(seen[..seen.len() - black].iter().all(|marked| *marked));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_screen_that_goes_while_its_sound_stays_freezes_the_recording_until_it_is_stopped() {
+    let stage = Stage::new(|_| ()).await;
+    let share = |audio| Share { width: 320, height: 180, audio, ..Share::default() };
+    let anns = stage.sim.publish_share("r", "ann", share(true)).unwrap();
+    let bobs = stage.sim.publish_share("r", "bob", share(false)).unwrap();
+    let calls = stage.egress();
+    let start = async |name: &str, share| {
+        let options = options(share, 320, 180);
+        calls.start_track_composite_egress("r", output(name, 2), options).await.unwrap().egress_id
+    };
+    let (ann, bob) = (start("frozen", &anns).await, start("clock", &bobs).await);
+    stage.until_segments(&ann, 1).await;
+    stage.sim.unpublish(&anns.video).unwrap();
+    let count = |egress: &str| {
+        let views = stage.sim.egresses();
+        views.iter().find(|view| view.egress_id == egress).unwrap().segments
+    };
+    // what was closed already comes out; then nothing more, however long others go on
+    let closed = count(&ann) + 3;
+    stage.until_segments(&bob, count(&bob) + 6).await;
+    assert!(count(&ann) <= closed, "{} of {closed}", count(&ann));
+    assert_eq!(stage.info(&ann).await.status(), EgressStatus::EgressActive);
+    let before = count(&ann);
+    calls.stop_egress(&ann).await.unwrap();
+    stage.until_status(&ann, EgressStatus::EgressComplete).await;
+    assert_eq!(count(&ann), before + 1, "the rest comes with the stop");
+    let (entries, ended) = playlist(&stage.dir("frozen").join("index.m3u8"));
+    assert!(ended);
+    let last = stage.dir("frozen").join(&entries.last().unwrap().0);
+    let decoded = decode::decode_file(&last).await.unwrap();
+    assert!(decoded.frames.iter().all(|frame| frame.marker.is_some()), "no black");
+    stage.end().await;
+}
+
 /// Whole packets, PAT and PMT in front, egress's PIDs and stream types.
 fn looks_like_egress(bytes: &[u8]) {
     assert!(bytes.len().is_multiple_of(188) && bytes.chunks(188).all(|packet| packet[0] == 0x47));

@@ -8,7 +8,8 @@
 //! `control` offers the same over `/sim/…` to those in another process.
 //!
 //! What it does not do: signalling and media of clients, storage other than local files, recordings other than
-//! segments of a screen share, rooms that close because they are empty.
+//! segments of a screen share, rooms that close because they are empty, the two seconds without pictures with which
+//! a real egress ends a black stretch.
 
 use std::{
     net::SocketAddr,

@@ -115,6 +115,7 @@ async fn what_is_public_answers_without_a_token(house: &House) {
     }
 
     // a store that cannot be written makes unready, and says so as a problem
+    house.clock.advance_micros(10_000_000);
     let broken = house.with(|config| config.storage.clips = "/proc/nothing".into());
     let answer = crate::support::ask(&broken, Method::GET, "/health/ready", "", None).await;
     let problem = answer.problem(503, "storage_unavailable");
