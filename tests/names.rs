@@ -230,7 +230,7 @@ async fn every_name_comes_back_and_no_two_meet(engine: Engine) {
             // the name of everywhere is nobody's community
             assert_eq!(
                 (status, started["code"].as_str()),
-                (403, Some("permission_denied")),
+                (422, Some("validation_failed")),
                 "{started:#}"
             );
             continue;

@@ -52,6 +52,9 @@ impl Plan {
     }
 }
 
+/// How long an encoder that was told to end may take (a real egress gives its pipeline 30 s).
+const FROZEN: Duration = Duration::from_secs(10);
+
 /// A segment that FFmpeg has closed; times in seconds since the first frame.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Closed {
@@ -89,8 +92,18 @@ pub(super) async fn run(
             _ => Err(format!("ffmpeg ended with {status}: {complaints}")),
         }
     };
+    let frozen = async {
+        finish.cancelled().await;
+        tokio::time::sleep(FROZEN).await;
+    };
     tokio::select! {
         result = work => result,
+        // told to end before it had opened its second input, it waits for ever; a real pipeline does so too
+        () = frozen => {
+            kill_group(group);
+            child.wait().await.map_err(|error| error.to_string())?;
+            Err("pipeline frozen".to_owned())
+        }
         () = abort.cancelled() => {
             kill_group(group);
             // the zombie is collected here; the kill above leaves nothing to wait for
