@@ -73,6 +73,27 @@ pub async fn verify(
     Ok(verified)
 }
 
+/// Checks a file whose hash is known from writing it: of the file itself only the index and the edges are read.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_hashed(
+    ffmpeg: &Ffmpeg,
+    path: &Path,
+    blake3: String,
+    expected: &Expected,
+    limits: &Limits,
+) -> Result<Verified> {
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || mp4::read(&file))
+        .await
+        .map_err(|error| Error::internal("reading a finished clip", error))?
+        .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
+    let verified = judge(&read, expected, blake3)?;
+    decode_edges(ffmpeg, path, &read, limits).await?;
+    Ok(verified)
+}
+
 fn unfit(why: String) -> Error {
     failed("The finished video did not pass its check.", why)
 }

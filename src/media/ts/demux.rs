@@ -38,6 +38,13 @@ pub struct ParameterSets {
     pub hash: u64,
 }
 
+impl ParameterSets {
+    /// The sets, each with its header byte and without start code.
+    pub fn units(&self) -> &[Vec<u8>] {
+        &self.units
+    }
+}
+
 /// One frame of sound, with its ADTS header.
 #[derive(Debug, Clone)]
 pub struct AudioFrame {
