@@ -10,8 +10,8 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Muxer, Livekit, RateLimits, Server,
-    Sessions, Storage, check, fault::Faults, layers, read::Reader,
+    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, Muxer, RateLimits,
+    Server, Sessions, Storage, check, fault::Faults, layers, read::Reader,
 };
 use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
 

@@ -213,9 +213,8 @@ impl Job<'_> {
         let (parts, plan, meta) = (Arc::clone(self.parts), plan.clone(), self.metadata());
         let path = draft.path().to_owned();
         let limits = self.limits();
-        let copied = native::run(&limits, move |control| {
-            native::copy(&parts, &plan, &meta, &path, control)
-        });
+        let copied =
+            native::run(&limits, move |control| native::copy(&parts, &plan, &meta, &path, control));
         Ok(copied.await?.map(|Copied { written, composed }| {
             let Written { file, blake3, .. } = written;
             Made { draft, composed, native: Some((file, blake3)) }
