@@ -8,6 +8,7 @@ mod damage;
 mod files;
 mod joins;
 mod material;
+mod native;
 mod processes;
 
 use std::{path::Path, time::Duration};
