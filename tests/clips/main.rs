@@ -3,6 +3,7 @@
 
 mod bench;
 mod crash;
+mod races;
 mod stories;
 
 /// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
@@ -20,7 +21,7 @@ macro_rules! on_both_engines {
             async fn $story() {
                 match crate::bench::Bench::on(crate::bench::On::Postgres).await {
                     Some(bench) => crate::stories::$story(bench).await,
-                    None => eprintln!("skipped: TEST_POSTGRES_URL is not set"),
+                    None => println!("skipped: TEST_POSTGRES_URL is not set"),
                 }
             })+
         }

@@ -39,7 +39,7 @@ macro_rules! on_both_engines {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 if std::env::var_os("TEST_POSTGRES_URL").is_none() {
-                    eprintln!("TEST_POSTGRES_URL is not set: not run");
+                    println!("skipped: TEST_POSTGRES_URL is not set");
                     return;
                 }
                 super::$name($crate::support::On::Postgres).await;
