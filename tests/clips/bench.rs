@@ -442,7 +442,10 @@ impl Recorded<'_> {
     pub fn record(&self, number: u64) {
         let name = segment_file_name(number);
         let from = long_recording().join(&name);
-        std::fs::copy(from, self.directory.join(&name)).expect("a copy");
+        // in one go: workers whose clock is ahead would take a half written file for a truncated one
+        let draft = self.directory.join("draft");
+        std::fs::copy(from, &draft).expect("a copy");
+        std::fs::rename(draft, self.directory.join(&name)).expect("its name");
         let text = self.playlist(number.saturating_sub(4)..number + 1);
         std::fs::write(self.directory.join("live.m3u8"), text).expect("the playlist");
     }

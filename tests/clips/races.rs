@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use axum::http::StatusCode;
 use livekit_replay::{
     clock::ShiftedClock,
-    domain::{playlist::segment_file_name, time::Timestamp},
+    domain::{id::SessionId, playlist::segment_file_name, time::Timestamp},
     flow::{Deps, cleanup},
     jobs,
     store::segment,
@@ -125,8 +125,9 @@ async fn no_capture_misses_a_segment(bench: Bench) {
     assert!(cleaned.refused > 20, "refused {}", cleaned.refused);
     assert!(stage.overdue.len() > 20, "held {:?}", stage.overdue);
     // and with the last pin the last overdue segment goes
+    let horizon = bench.now().plus_seconds(-KEPT);
     cleanup::run(&bench.deps, PERIOD, false).await.expect("cleaned");
-    assert_eq!(stage.due().await, BTreeSet::new());
+    assert_eq!(stage.due(horizon).await, BTreeSet::new());
     stage.every_row_has_its_bytes().await;
     bench.assert_accounts_are_true().await;
     bench.close().await;
@@ -187,18 +188,19 @@ impl Stage<'_> {
 
     /// Waits for a pass of cleanup that began after now, and looks at what it had to leave.
     async fn cleaned(&mut self, seen: &watch::Receiver<Cleaned>) {
-        let due = self.due().await;
+        let horizon = self.session.bench.now().plus_seconds(-KEPT);
+        let due = self.due(horizon).await;
         let done = seen.borrow().passes;
         let mut seen = seen.clone();
         seen.wait_for(|so_far| so_far.passes >= done + 2).await.expect("cleanup goes on");
-        self.overdue.extend(due.intersection(&self.due().await));
+        self.overdue.extend(due.intersection(&self.due(horizon).await));
     }
 
-    /// Numbers of the segments that are older than cleanup keeps them.
-    async fn due(&self) -> BTreeSet<i64> {
-        let bench = self.session.bench;
-        let horizon = bench.now().plus_seconds(-KEPT);
-        let held = segment::list(bench.deps.db.conn(), &self.session.id).await.expect("listed");
+    /// Numbers of the segments that are there and end by the horizon.
+    async fn due(&self, horizon: Timestamp) -> BTreeSet<i64> {
+        let held = segment::list(self.session.bench.deps.db.conn(), &self.session.id)
+            .await
+            .expect("listed");
         held.iter().filter(|row| row.ends_at <= horizon).map(|row| row.number).collect()
     }
 
@@ -279,7 +281,8 @@ impl Told {
     async fn check(&mut self, bench: &Bench, id: &str) {
         let clip = crate::stories::settled(bench, &json!(id)).await;
         assert_eq!(clip["status"], "ready", "{clip:#}");
-        assert_eq!((&clip["gaps"], &clip["shortfallMs"]), (&json!([]), &json!(0)), "{clip:#}");
+        let missing = (&clip["gaps"], &clip["shortfallMs"]);
+        assert_eq!(missing, (&json!([]), &json!(0)), "{clip:#}\n{}", rows(bench, &clip).await);
         let time = |field: &str| -> Timestamp {
             let text: &Value = &clip[field];
             Timestamp::parse_rfc3339(text.as_str().expect("a time")).expect("a time")
@@ -290,4 +293,15 @@ impl Told {
         assert!(late <= 100_000 && early <= 100_000, "{late} {early} {clip:#}");
         self.ready += 1;
     }
+}
+
+/// The index around a clip, for those who look into a failure.
+async fn rows(bench: &Bench, clip: &Value) -> String {
+    let id = SessionId::new(clip["sessionId"].as_str().expect("an id"));
+    let held = segment::list(bench.deps.db.conn(), &id).await.expect("listed");
+    let lines = held
+        .iter()
+        .take(20)
+        .map(|row| format!("{} {} to {} {:?}", row.number, row.starts_at, row.ends_at, row.state));
+    lines.collect::<Vec<_>>().join("\n")
 }
