@@ -45,6 +45,9 @@ use serde_json::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+#[path = "../support/postgres_url.rs"]
+mod postgres_url;
+
 const INSTANCE: &str = "0123abcd";
 /// Seconds of one segment.
 pub const SEGMENT: i64 = 2;
@@ -184,7 +187,7 @@ impl Bench {
         let (url, server) = match engine {
             On::Sqlite => (format!("sqlite://{}/test.db", dir.display()), None),
             On::Postgres => {
-                let server = std::env::var("TEST_POSTGRES_URL").ok()?;
+                let server = postgres_url::postgres_url()?;
                 let name = format!("lkr_test_{}", uuid::Uuid::new_v4().simple());
                 on_server(&server, &format!("CREATE DATABASE {name}")).await;
                 let (root, _) = server.rsplit_once('/').expect("postgres://…/name");

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     process::Process,
     service::{Answer, Service},
-    support::On,
+    support::{On, postgres_url::postgres_url},
 };
 
 const USERS: usize = 200;
@@ -31,8 +31,7 @@ const SILENT: Share = Share { width: 640, height: 360, audio: false, media: Medi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_on_one_postgres_keep_every_limit() {
-    if std::env::var_os("TEST_POSTGRES_URL").is_none() {
-        println!("skipped: TEST_POSTGRES_URL is not set");
+    if postgres_url().is_none() {
         return;
     }
     let two = Two::start().await;
