@@ -310,8 +310,7 @@ async fn set_status(deps: &Deps, session: &session::Model, status: SessionStatus
         change.restart_attempts = Set(0);
         change.restart_at = Set(None);
     }
-    let changed =
-        session::update_if(deps.db.conn(), &session.id, SessionStatus::HOLDING, change).await?;
+    let changed = session::update_if(deps.db.conn(), &session.id, status.follows(), change).await?;
     if changed {
         tracing::info!(session.id = %session.id, status = %status, "session status changed");
     }
