@@ -83,8 +83,8 @@ async fn no_capture_misses_a_segment(bench: Bench) {
         let stop = CancellationToken::new();
         let work = Deps { stop: stop.clone(), ..workers.clone() };
         let (stepped, steps) = watch::channel(0);
+        let mut working = None;
         let feeding = async {
-            let mut working = None;
             for step in 1..=STEPS {
                 stage.record().await;
                 stepped.send_replace(step);
@@ -94,16 +94,15 @@ async fn no_capture_misses_a_segment(bench: Bench) {
                 stage.cleaned(&seen).await;
             }
             drop(stepped);
-            working.expect("the work began")
         };
         let wanting = at_the_verge(&bench, &session, steps, &mut random, &mut told);
-        let (working, verge) = tokio::join!(feeding, wanting);
+        let ((), verge) = tokio::join!(feeding, wanting);
         asked.extend(verge);
         for id in &asked {
             told.check(&bench, id).await;
         }
         stop.cancel();
-        working.await.expect("the door of jobs ends well");
+        working.expect("the work began").await.expect("the door of jobs ends well");
     }
     over.cancel();
     let cleaned = cleaning.await.expect("no panic");

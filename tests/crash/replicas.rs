@@ -62,7 +62,7 @@ impl Two {
 
     /// A POST to the one or the other, in turns.
     async fn post(&self, turn: usize, user: &str, path: &str, body: Value) -> (u16, Value) {
-        let process = if turn % 2 == 0 { &self.first.process } else { &self.second };
+        let process = if turn.is_multiple_of(2) { &self.first.process } else { &self.second };
         let answer = self.first.ask_of(process, Method::POST, user, path, |request| {
             request.header("Prefer", "respond-async").json(&body)
         });
