@@ -74,7 +74,8 @@ async fn no_capture_misses_a_segment(bench: Bench) {
         let mut asked = Vec::new();
         for _ in 0..OF_THE_PROMISE {
             let ago = PROMISED * 1000 - random.random_range(0..6000);
-            told.ask(&bench, &session, ago, &mut random, &mut asked).await;
+            let length = random.random_range(2000..8000);
+            told.ask(&bench, &session, (ago, length), &mut random, &mut asked).await;
         }
         assert_eq!(asked.len(), OF_THE_PROMISE, "the promise is kept: {told:?}");
         // the first time nobody makes a clip before everything asked for is due
@@ -225,7 +226,9 @@ async fn at_the_verge(
     while let Ok(step) = steps.changed().await.map(|()| *steps.borrow_and_update()) {
         if step % STEPS_TO_THE_VERGE == 0 {
             let ago = KEPT * 1000 + random.random_range(-5000..3000);
-            told.ask(bench, session, ago, random, &mut asked).await;
+            // far into what is not due: where another's pin keeps the first segment alone, the next are a gap, not a tail
+            let length = random.random_range(24_000..32_000);
+            told.ask(bench, session, (ago, length), random, &mut asked).await;
         }
     }
     told.at_the_verge += asked.len();
@@ -242,13 +245,13 @@ struct Told {
 }
 
 impl Told {
-    /// POST /capture of some seconds that began `ago` milliseconds ago. Known gaps are refused: what is accepted is
+    /// POST /capture of `length` milliseconds that began `ago` milliseconds ago. Known gaps are refused: what is accepted is
     /// whole.
     async fn ask(
         &mut self,
         bench: &Bench,
         session: &Recorded<'_>,
-        ago: i64,
+        (ago, length): (i64, i64),
         random: &mut StdRng,
         asked: &mut Vec<String>,
     ) {
@@ -258,7 +261,7 @@ impl Told {
         let body = json!({
             "sessionId": session.id,
             "from": from,
-            "to": from.plus_millis(random.random_range(2000..8000)),
+            "to": from.plus_millis(length),
             "precision": if exact { "exact" } else { "keyframe" },
             "gapPolicy": "refuse",
         });
