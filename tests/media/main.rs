@@ -5,9 +5,11 @@
 
 mod cuts;
 mod damage;
+mod exactness;
 mod files;
 mod joins;
 mod material;
+mod picture;
 mod processes;
 
 use std::{path::Path, time::Duration};
