@@ -115,9 +115,9 @@ impl Recording {
         self.segments[0].2 + (number - self.kind.first_number) * FRAME
     }
 
-    /// The number of the picture shown then.
+    /// The number of the picture that begins then; time stamps are a tick beside the grid here and there.
     pub fn number_at(&self, pts: i64) -> i64 {
-        (pts - self.segments[0].2).div_euclid(FRAME) + self.kind.first_number
+        (pts - self.segments[0].2 + FRAME / 2).div_euclid(FRAME) + self.kind.first_number
     }
 
     /// Numbers of all key frames.
