@@ -7,7 +7,7 @@
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
 
-setup: ## install what is missing (FFmpeg, PostgreSQL, a C compiler)
+setup: ## install what is missing (FFmpeg, PostgreSQL, Chromium, a C compiler)
 	@scripts/setup.sh
 
 demo: setup ## run the service with a simulated LiveKit and make a clip; ONCE=1 ends after the clip
@@ -23,4 +23,5 @@ lint: ## format and lints alone; cargo-deny too where it is installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans were not checked"; fi
 
 bench: ## measure clips, sessions and cleanup, write docs/performance.md; ONLY="clips exact" for parts, SECONDS=60 for a shorter recording, FULL=1 for everything
+	@scripts/setup.sh bench
 	@$(if $(SECONDS),BENCH_SECONDS=$(SECONDS)) $(if $(FULL),FULL=$(FULL)) cargo bench --locked --bench clips -- $(ONLY)

@@ -24,7 +24,7 @@ use livekit_replay::{
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(700);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const NEVER: &str = "0 0 0 1 1 *";
 /// Length of a recording below which nothing is deleted.
@@ -37,7 +37,8 @@ pub struct Service {
     http: reqwest::Client,
     child: Option<Child>,
     base: String,
-    more: Vec<(&'static str, String)>,
+    /// Settings besides those that all have here, for the next start.
+    pub more: Vec<(&'static str, String)>,
 }
 
 /// A session that records nothing but what is laid into it.
@@ -105,13 +106,14 @@ impl Service {
             ("REPLAY__BUFFER__MINUTES", text(MINUTES)),
             ("REPLAY__BUFFER__NO_SEGMENT_SECONDS", text("3600")),
             ("REPLAY__CAPTURE__WORKERS", text("8")),
+            ("REPLAY__CAPTURE__DEADLINE_FACTOR", text("20")),
             ("REPLAY__LIMITS__USER_QUOTA_BYTES", text("100 GiB")),
             ("REPLAY__LIMITS__COMMUNITY_MAX_CONCURRENT", text("5000")),
             ("REPLAY__LIMITS__COMMUNITY_CEILING", text("5000")),
             ("REPLAY__RATE_LIMITS__START_PER_MINUTE", text("0")),
             ("REPLAY__RATE_LIMITS__CAPTURE_PER_MINUTE", text("0")),
             ("REPLAY__RATE_LIMITS__DELETE_PER_MINUTE", text("0")),
-            ("REPLAY__SERVER__MAX_WAIT_SECONDS", text("3600")),
+            ("REPLAY__SERVER__MAX_WAIT_SECONDS", text("600")),
             ("REPLAY__JOBS__SEGMENT_CLEANUP", text(NEVER)),
             ("REPLAY__JOBS__ORPHAN_REAPER", text(NEVER)),
             ("REPLAY__JOBS__QUOTA_AUDIT", text(NEVER)),
@@ -183,7 +185,7 @@ impl Service {
     pub async fn ask(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.http.request(method, format!("{}{path}", self.base));
-        request = request.bearer_auth(token).header("Prefer", "wait=3600");
+        request = request.bearer_auth(token).header("Prefer", "wait=600");
         if !body.is_null() {
             request = request.json(&body);
         }
