@@ -45,4 +45,5 @@ on_both_engines!(
     keeping::a_vanished_mount_is_not_an_empty_one,
     scheduling::a_tick_runs_once_on_two_replicas,
     scheduling::the_schedule_runs_reports_and_stops,
+    scheduling::a_job_that_never_ran_is_missed_too,
 );
