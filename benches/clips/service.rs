@@ -30,8 +30,26 @@ const NEVER: &str = "0 0 0 1 1 *";
 /// Length of a recording below which nothing is deleted.
 const MINUTES: &str = "60";
 
+/// A run's own directory; it goes with the run, however that ends.
+pub struct Place(PathBuf);
+
+impl std::ops::Deref for Place {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // a process that was killed in a panic may still write: what is left is the next `cargo clean`'s
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 pub struct Service {
-    pub dir: PathBuf,
+    pub dir: Place,
     pub sim: Simulator,
     pub config: Config,
     http: reqwest::Client,
@@ -55,6 +73,7 @@ impl Service {
     pub async fn start(more: Vec<(&'static str, String)>) -> Service {
         let dir = crate::cache().join(format!("run-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir_all(&dir).unwrap();
+        let dir = Place(dir);
         let sim = Simulator::start(SimConfig::default()).await.unwrap();
         let place = |name: &str| dir.join(name).display().to_string();
         let flags = [
@@ -68,7 +87,7 @@ impl Service {
             ("livekit.api_secret", sim.api_secret().to_owned()),
         ];
         let flags = flags.map(|(key, value)| (key.to_owned(), value, "bench".to_owned())).to_vec();
-        let sources = Sources { flags, cwd: dir.clone(), ..Sources::default() };
+        let sources = Sources { flags, cwd: dir.to_path_buf(), ..Sources::default() };
         let config = load(&sources, Demand::Service).expect("valid settings");
         let mut service = Service {
             dir,
@@ -126,7 +145,7 @@ impl Service {
     pub async fn spawn(&mut self) {
         let log = self.dir.join("service.log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_livekit-replay"));
-        command.arg("serve").current_dir(&self.dir).env_clear().envs(self.settings());
+        command.arg("serve").current_dir(&*self.dir).env_clear().envs(self.settings());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
         let ready = async {
@@ -159,7 +178,6 @@ impl Service {
     pub async fn close(mut self) {
         self.end().await;
         self.sim.shutdown().await;
-        std::fs::remove_dir_all(&self.dir).unwrap();
     }
 
     pub fn pid(&self) -> u32 {

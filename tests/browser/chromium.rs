@@ -47,6 +47,8 @@ pub struct Shown {
     /// Before anything was asked for.
     pub first: Option<i64>,
     pub duration: f64,
+    /// After it had played to its end: the browser corrects itself by what was stored.
+    pub duration_at_end: f64,
     /// At the moments asked for.
     pub shown: Vec<Picture>,
     /// While it played: the times are those the browser gives the pictures.

@@ -98,7 +98,7 @@ async function look(item) {
   video.width = 320;
   figure.append(video, caption);
   document.getElementById("stage").append(figure);
-  const result = { name: item.name, first: null, duration: 0, shown: [], played: [], last: null, audioBytes: 0, error: null };
+  const result = { name: item.name, first: null, duration: 0, shown: [], played: [], last: null, durationAtEnd: 0, audioBytes: 0, error: null };
   try {
     await open(video, item);
     result.duration = video.duration;
@@ -112,6 +112,7 @@ async function look(item) {
     await video.play();
     await ended;
     result.last = (await pause(100), numberOf(video));
+    result.durationAtEnd = video.duration;
     result.audioBytes = video.webkitAudioDecodedByteCount || 0;
     // for the screenshot: the last moment asked for
     const end = await shownAt(video, item.at[item.at.length - 1]);
