@@ -51,20 +51,26 @@ impl Stage {
         let (status, answer) = self.service.ask(&token, "POST", "/capture", window).await;
         let clip = if answer["clip"].is_object() { &answer["clip"] } else { &answer };
         let id = clip["id"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned();
-        // the longest wait that the service allows may be too short for an encode
-        while status == 202 {
-            let (_, clip) =
-                self.service.ask(&token, "GET", &format!("/clips/{id}"), Value::Null).await;
+        assert!(status == 201 || status == 202, "{status}: {answer:#}");
+        if status == 202 {
+            self.until_ready(&token, &id).await;
+        }
+        let took = began.elapsed();
+        let file = find(&self.service.dir.join("clips"), &format!("{id}.mp4")).expect("a clip");
+        (took, Clip { id, file })
+    }
+
+    /// For encodes that take longer than the longest wait that the service allows.
+    async fn until_ready(&self, token: &str, id: &str) {
+        loop {
+            let path = format!("/clips/{id}");
+            let (_, clip) = self.service.ask(token, "GET", &path, Value::Null).await;
             match clip["status"].as_str() {
-                Some("ready") => break,
+                Some("ready") => return,
                 Some("processing") => tokio::time::sleep(Duration::from_millis(20)).await,
                 _ => panic!("{clip:#}"),
             }
         }
-        let took = began.elapsed();
-        assert!(status == 201 || status == 202, "{status}: {answer:#}");
-        let file = find(&self.service.dir.join("clips"), &format!("{id}.mp4")).expect("a clip");
-        (took, Clip { id, file })
     }
 
     async fn delete(&self, session: &Session, clip: Clip) {

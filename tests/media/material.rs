@@ -236,7 +236,7 @@ pub fn watch(file: &Path, input: &[&str]) -> Seen {
 /// The same in one pass, for those who know whether there is sound.
 pub fn watch_once(file: &Path, input: &[&str], audio: bool) -> Seen {
     if !audio {
-        return watch_pictures(file, input, &[], || Vec::new());
+        return watch_pictures(file, input, &[], Vec::new);
     }
     let raw = file.with_extension(format!("{}.raw", uuid::Uuid::new_v4().simple()));
     let name = raw.to_str().unwrap();

@@ -38,19 +38,27 @@ function numberOf(video) {
   return bits[0] && !bits[1] && bits[18] === parity && bits[19] !== parity ? number : null;
 }
 
-// Goes to a moment, gives the number shown there once it has stood still for a few frames.
-async function shownAt(video, at) {
-  const seeked = once(video, "seeked");
-  video.currentTime = at;
-  await seeked;
+// The number shown once it can be read and has stood still for a few looks.
+async function settled(video) {
   let last = null, same = 0;
-  for (let tries = 0; tries < 60 && same < 4; tries++) {
+  for (let tries = 0; tries < 200 && same < 4; tries++) {
     await pause(25);
     const number = numberOf(video);
     same = number !== null && number === last ? same + 1 : 0;
     last = number;
   }
-  return { at, number: last };
+  return last;
+}
+
+// Goes to a moment, gives the number shown there.
+async function shownAt(video, at) {
+  const seeked = once(video, "seeked");
+  // none comes when the picture is the one that is shown already
+  const presented = new Promise(done => video.requestVideoFrameCallback(done));
+  video.currentTime = at;
+  await seeked;
+  await Promise.race([presented, pause(1500)]);
+  return { at, number: await settled(video) };
 }
 
 // Plays from where it stands; gives time and number of every picture presented, until `seconds` have passed or the end.
@@ -102,8 +110,7 @@ async function look(item) {
   try {
     await open(video, item);
     result.duration = video.duration;
-    await pause(100);
-    result.first = numberOf(video);
+    result.first = await settled(video);
     for (const at of item.at) result.shown.push(await shownAt(video, at));
     await shownAt(video, item.playFrom);
     result.played = await play(video, item.playSeconds);
@@ -111,7 +118,7 @@ async function look(item) {
     const ended = once(video, "ended");
     await video.play();
     await ended;
-    result.last = (await pause(100), numberOf(video));
+    result.last = await settled(video);
     result.durationAtEnd = video.duration;
     result.audioBytes = video.webkitAudioDecodedByteCount || 0;
     // for the screenshot: the last moment asked for
