@@ -38,6 +38,19 @@ pub struct ParameterSets {
     pub hash: u64,
 }
 
+impl ParameterSets {
+    /// The sets as they were sent, with their header bytes.
+    pub(crate) fn units(&self) -> &[Vec<u8>] {
+        &self.units
+    }
+
+    /// Sets of which only the units matter.
+    #[cfg(test)]
+    pub(crate) fn of(units: Vec<Vec<u8>>) -> ParameterSets {
+        ParameterSets { units, ..ParameterSets::default() }
+    }
+}
+
 /// One frame of sound, with its ADTS header.
 #[derive(Debug, Clone)]
 pub struct AudioFrame {
