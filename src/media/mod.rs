@@ -9,6 +9,7 @@ pub mod cut;
 pub mod ffmpeg;
 pub mod files;
 pub mod mp4;
+pub mod native;
 pub mod poster;
 pub mod publish;
 pub mod ts;
