@@ -1,10 +1,6 @@
 //! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TICKS,
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
+    draft::Draft,
+    exact::{self, Refusal, Unfit},
     ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target},
     mp4::{self, Track, TrackEdit},
     verify::{self, Expected, Verified},
@@ -60,6 +58,12 @@ pub struct CutOutcome {
     pub parts: Vec<CutSpan>,
     /// Whether pictures were encoded again.
     pub encoded: bool,
+    /// Pictures taken over as they were recorded.
+    pub pictures_copied: u64,
+    /// Pictures encoded again.
+    pub pictures_encoded: u64,
+    /// Why more than the edges of an exact cut was encoded.
+    pub unfit: Option<Unfit>,
     /// How long it took.
     pub timings: CutTimings,
 }
@@ -100,6 +104,13 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let job = Job { ffmpeg, request: &request, parts: &parts, began };
     let mux = Instant::now();
+    let unfit = match job.encode_edges(&plan).await? {
+        Ok(done) => {
+            timings.mux = mux.elapsed();
+            return Ok(exact_outcome(done, &plan, timings));
+        }
+        Err(unfit) => unfit,
+    };
     let (draft, composed) = match job.make(&plan).await? {
         Some(made) => made,
         None => {
@@ -115,15 +126,46 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let expected = expected(&plan, &composed);
     let facts = verify::verify(ffmpeg, draft.path(), &expected, &job.limits()).await?;
     timings.finalize = finalize.elapsed();
-    let spans = plan.parts.iter().zip(&composed.window_pictures);
-    let spans = spans.map(|(part, &frames)| CutSpan {
+    let parts = spans(&plan, &composed.window_pictures);
+    let (copied, encoded) = if plan.encode { (0, facts.frames) } else { (facts.frames, 0) };
+    Ok(CutOutcome {
+        file: draft.keep(),
+        facts,
+        parts,
+        encoded: plan.encode,
+        pictures_copied: copied,
+        pictures_encoded: encoded,
+        unfit,
+        timings,
+    })
+}
+
+fn exact_outcome(done: exact::Done, plan: &Plan, timings: CutTimings) -> CutOutcome {
+    tracing::info!(
+        pictures_copied = done.copied,
+        pictures_encoded = done.encoded,
+        "only the edges were encoded"
+    );
+    CutOutcome {
+        file: done.draft.keep(),
+        facts: done.facts,
+        parts: spans(plan, &done.window_pictures),
+        encoded: done.encoded > 0,
+        pictures_copied: done.copied,
+        pictures_encoded: done.encoded,
+        unfit: None,
+        timings,
+    }
+}
+
+fn spans(plan: &Plan, pictures: &[u64]) -> Vec<CutSpan> {
+    let spans = plan.parts.iter().zip(pictures).map(|(part, &frames)| CutSpan {
         part: part.part,
         first_pts: part.start,
         end_pts: part.end,
         frames,
     });
-    let parts = spans.collect();
-    Ok(CutOutcome { file: draft.keep(), facts, parts, encoded: plan.encode, timings })
+    spans.collect()
 }
 
 fn expected(plan: &Plan, composed: &Composed) -> Expected {
@@ -160,6 +202,34 @@ impl Job<'_> {
         }
     }
 
+    /// An exact cut that copies all but its edges; else why not (nothing, if no exact cut is wanted).
+    async fn encode_edges(&self, plan: &Plan) -> Result<Result<exact::Done, Option<Unfit>>> {
+        if self.request.precision != Precision::Exact {
+            return Ok(Err(None));
+        }
+        let request = exact::Request {
+            ffmpeg: self.ffmpeg,
+            parts: self.parts,
+            plan,
+            work_dir: &self.request.work_dir,
+            meta: self.metadata(),
+            max_bytes: self.request.max_bytes,
+            limits: &|| self.limits(),
+        };
+        match exact::make(&request).await {
+            Ok(done) => Ok(Ok(done)),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Unfit(unfit)) => {
+                tracing::info!(reason = %unfit, "the whole window is encoded");
+                Ok(Err(Some(unfit)))
+            }
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata { title: self.request.title.clone(), started_at: self.request.started_at }
+    }
+
     /// None if copying turned out to be impossible.
     async fn make(&self, plan: &Plan) -> Result<Option<(Draft, Composed)>> {
         let made = self.attempt(plan, Target::Quality).await?;
@@ -187,9 +257,8 @@ impl Job<'_> {
 
     /// One run of FFmpeg, fed with the composed stream.
     async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<(Draft, Composed)>> {
-        let draft = Draft::new(&self.request.work_dir);
-        let meta =
-            Metadata { title: self.request.title.clone(), started_at: self.request.started_at };
+        let draft = Draft::new(&self.request.work_dir, "mp4");
+        let meta = self.metadata();
         let mut command = if plan.encode {
             self.ffmpeg.encode_command(plan, target, &meta, draft.path())
         } else {
@@ -256,40 +325,4 @@ fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
     let whole = max.saturating_mul(8).saturating_mul(ticks_a_second) / ticks;
     let sound = if plan.audio.is_some() { CAPPED_AUDIO_BITS } else { 0 };
     (whole.saturating_mul(share) / 100).saturating_sub(sound).max(20_000)
-}
-
-/// A work file that is removed unless it is kept.
-struct Draft {
-    path: Option<PathBuf>,
-    name: PathBuf,
-}
-
-impl Draft {
-    fn new(dir: &Path) -> Draft {
-        let name = dir.join(format!("{}.mp4", uuid::Uuid::new_v4().simple()));
-        Draft { path: Some(name.clone()), name }
-    }
-
-    fn path(&self) -> &Path {
-        &self.name
-    }
-
-    async fn size(&self) -> Result<u64> {
-        let meta = tokio::fs::metadata(&self.name).await;
-        Ok(meta.map_err(|error| Error::internal("measuring a clip", error))?.len())
-    }
-
-    fn keep(mut self) -> PathBuf {
-        self.path = None;
-        self.name.clone()
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
-            // absent if FFmpeg had not begun to write
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }

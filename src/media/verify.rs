@@ -60,6 +60,16 @@ pub async fn verify(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
+    let (read, verified) = examine(path, expected).await?;
+    decode_edges(ffmpeg, path, &read, limits).await?;
+    Ok(verified)
+}
+
+/// Reads a finished file and compares what it says with what is expected; nothing is decoded.
+///
+/// # Errors
+/// `ffmpeg_failed` with what is wrong as the private cause.
+pub(super) async fn examine(path: &Path, expected: &Expected) -> Result<(Mp4, Verified)> {
     let file = path.to_owned();
     let work = tokio::task::spawn_blocking(move || -> io::Result<(Mp4, String)> {
         Ok((mp4::read(&file)?, hash(&file)?))
@@ -69,8 +79,7 @@ pub async fn verify(
         .map_err(|error| Error::internal("reading a finished clip", error))?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
     let verified = judge(&read, expected, blake3)?;
-    decode_edges(ffmpeg, path, &read, limits).await?;
-    Ok(verified)
+    Ok((read, verified))
 }
 
 fn unfit(why: String) -> Error {

@@ -5,6 +5,8 @@
 
 mod cuts;
 mod damage;
+mod edges;
+mod fallback;
 mod files;
 mod joins;
 mod material;

@@ -16,9 +16,9 @@ use crate::{
         TOLERANCE,
         ffmpeg::{Ffmpeg, Limits},
         ts::{
-            Demuxed,
+            Demuxed, demux,
             h264::{Format, SPS, Sps},
-            demux, unwrap_pts,
+            unwrap_pts,
         },
     },
 };
@@ -99,12 +99,7 @@ fn first_pictures(jobs: &[Job]) -> String {
 }
 
 /// Gives every picture back to its group; all must be there, each once, at its own time.
-fn read_back(
-    given: Demuxed,
-    edges: &mut Edges,
-    format: &Format,
-    id: u32,
-) -> Result<Pieces, Unfit> {
+fn read_back(given: Demuxed, edges: &mut Edges, format: &Format, id: u32) -> Result<Pieces, Unfit> {
     let wrong = |why: &str| Err(Unfit::Encoder(format!("the encoded edges {why}")));
     let mut pieces = Pieces::new();
     let mut units = given.video.into_iter().peekable();

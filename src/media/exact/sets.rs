@@ -60,9 +60,8 @@ impl Sets {
 
     /// An id that neither kind of set has yet.
     pub fn free_id(&self) -> Result<u32, Unfit> {
-        let taken = |id: u32| {
-            self.known.contains_key(&(SPS, id)) || self.known.contains_key(&(PPS, id))
-        };
+        let taken =
+            |id: u32| self.known.contains_key(&(SPS, id)) || self.known.contains_key(&(PPS, id));
         (0..IDS).find(|&id| !taken(id)).ok_or(Unfit::NoFreeId)
     }
 

@@ -265,7 +265,10 @@ mod tests {
         let sps = Sps::read(&bytes(SPS_MAIN_1080)).expect("a good set");
         assert_eq!((sps.id, sps.format.profile, sps.format.level), (0, 77, 40));
         assert_eq!((sps.format.size, sps.format.chroma), ((1920, 1080), 1));
-        assert_eq!((sps.format.refs, sps.format.reorder, sps.format.buffered), (4, Some(2), Some(4)));
+        assert_eq!(
+            (sps.format.refs, sps.format.reorder, sps.format.buffered),
+            (4, Some(2), Some(4))
+        );
         let colour = sps.format.colour;
         assert_eq!((colour.primaries, colour.transfer, colour.matrix), (1, 1, 1));
         assert_eq!(picture_size(&bytes(SPS_MAIN_1080)), Some((1920, 1080)));
