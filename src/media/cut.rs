@@ -1,6 +1,6 @@
 //! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -10,11 +10,13 @@ use super::{
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
     draft::Draft,
     exact::{self, Refusal, Unfit},
-    ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target},
+    ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target, failed},
     mp4::{self, Track, TrackEdit},
+    native::{self, Copied, Ended, Written},
     verify::{self, Expected, Verified},
 };
 use crate::{
+    config::Muxer,
     domain::time::Timestamp,
     error::{Code, Error, Result},
 };
@@ -31,6 +33,8 @@ pub struct CutRequest {
     pub parts: Vec<CutPart>,
     /// How sharp the edges are.
     pub precision: Precision,
+    /// Who writes a copy.
+    pub muxer: Muxer,
     /// An existing directory of ours; files made there have names of their own.
     pub work_dir: PathBuf,
     /// By the user; any text.
@@ -62,7 +66,7 @@ pub struct CutOutcome {
     pub pictures_copied: u64,
     /// Pictures encoded again.
     pub pictures_encoded: u64,
-    /// Why more than the edges of an exact cut was encoded.
+    /// Why more than the edges of an exact cut was encoded, if that was tried.
     pub unfit: Option<Unfit>,
     /// How long it took.
     pub timings: CutTimings,
@@ -111,7 +115,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
         }
         Err(unfit) => unfit,
     };
-    let (draft, composed) = match job.make(&plan).await? {
+    let made = match job.make(&plan).await? {
         Some(made) => made,
         None => {
             plan = planned(&parts, request.precision, true).await?;
@@ -122,10 +126,9 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     };
     timings.mux = mux.elapsed();
     let finalize = Instant::now();
-    job.correct_edges(&draft, &plan, &composed).await?;
-    let expected = expected(&plan, &composed);
-    let facts = verify::verify(ffmpeg, draft.path(), &expected, &job.limits()).await?;
+    let facts = job.check(&plan, &made).await?;
     timings.finalize = finalize.elapsed();
+    let Made { draft, composed, .. } = made;
     let parts = spans(&plan, &composed.window_pictures);
     let (copied, encoded) = if plan.encode { (0, facts.frames) } else { (facts.frames, 0) };
     Ok(CutOutcome {
@@ -202,9 +205,13 @@ impl Job<'_> {
         }
     }
 
-    /// An exact cut that copies all but its edges; else why not (nothing, if no exact cut is wanted).
-    async fn encode_edges(&self, plan: &Plan) -> Result<Result<exact::Done, Option<Unfit>>> {
-        if self.request.precision != Precision::Exact {
+    /// An exact cut that copies all but its edges; else why not (nothing, if that is not wanted).
+    async fn encode_edges(
+        &self,
+        plan: &Plan,
+    ) -> Result<std::result::Result<exact::Done, Option<Unfit>>> {
+        let wanted = self.request.precision == Precision::Exact;
+        if !wanted || self.request.muxer == Muxer::Ffmpeg {
             return Ok(Err(None));
         }
         let request = exact::Request {
@@ -231,19 +238,33 @@ impl Job<'_> {
     }
 
     /// None if copying turned out to be impossible.
-    async fn make(&self, plan: &Plan) -> Result<Option<(Draft, Composed)>> {
+    async fn make(&self, plan: &Plan) -> Result<Option<Made>> {
+        if !plan.encode && self.request.muxer != Muxer::Ffmpeg {
+            match self.copy(plan).await? {
+                Ok(made) => return Ok(Some(made)),
+                Err(Ended::Changed) => return Ok(None),
+                Err(Ended::Failed(error)) => return Err(error),
+                Err(Ended::Stopped) => return Err(Error::internal("copying", "stopped by nobody")),
+                Err(Ended::Unfit(why)) if self.request.muxer == Muxer::Native => {
+                    return Err(failed("Making the video failed.", why));
+                }
+                Err(Ended::Unfit(why)) => {
+                    tracing::info!(reason = why, "the native muxer does not take it, FFmpeg does");
+                }
+            }
+        }
         let made = self.attempt(plan, Target::Quality).await?;
         let (Some(max), true, Some(first)) = (self.request.max_bytes, plan.encode, &made) else {
             return Ok(made);
         };
-        if first.0.size().await? <= max {
+        if first.draft.size().await? <= max {
             return Ok(made);
         }
         drop(made);
         for share in SHARES {
             let made = self.attempt(plan, Target::Bitrate(bitrate(plan, max, share))).await?;
             if let Some(made) = made
-                && made.0.size().await? <= max
+                && made.draft.size().await? <= max
             {
                 return Ok(Some(made));
             }
@@ -255,8 +276,22 @@ impl Job<'_> {
         .with("neededBytes", max.saturating_add(1)))
     }
 
+    /// A copy by our own muxer.
+    async fn copy(&self, plan: &Plan) -> Result<std::result::Result<Made, Ended>> {
+        let draft = Draft::new(&self.request.work_dir, "mp4");
+        let (parts, plan, meta) = (Arc::clone(self.parts), plan.clone(), self.metadata());
+        let path = draft.path().to_owned();
+        let limits = self.limits();
+        let copied =
+            native::run(&limits, move |control| native::copy(&parts, &plan, &meta, &path, control));
+        Ok(copied.await?.map(|Copied { written, composed }| {
+            let Written { file, blake3, .. } = written;
+            Made { draft, composed, native: Some((file, blake3)) }
+        }))
+    }
+
     /// One run of FFmpeg, fed with the composed stream.
-    async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<(Draft, Composed)>> {
+    async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<Made>> {
         let draft = Draft::new(&self.request.work_dir, "mp4");
         let meta = self.metadata();
         let mut command = if plan.encode {
@@ -273,13 +308,36 @@ impl Job<'_> {
         // the feed is gone now, so composing ends at its next piece
         let composed = composing.await;
         match composed.map_err(|error| Error::internal("composing a clip", error))? {
-            Ok(composed) => ran.map(|_| Some((draft, composed))),
+            Ok(composed) => ran.map(|_| Some(Made { draft, composed, native: None })),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Changed) if !plan.encode => Ok(None),
             Err(Stop::Changed | Stop::Closed) => Err(ran.err().unwrap_or_else(|| {
-                super::ffmpeg::failed("Making the video failed.", "FFmpeg ended before its input")
+                failed("Making the video failed.", "FFmpeg ended before its input")
             })),
         }
+    }
+
+    /// Nothing leaves unchecked.
+    async fn check(&self, plan: &Plan, made: &Made) -> Result<Verified> {
+        let (path, limits) = (made.draft.path(), self.limits());
+        let expected = expected(plan, &made.composed);
+        let Some((file, blake3)) = &made.native else {
+            self.correct_edges(&made.draft, plan, &made.composed).await?;
+            return verify::verify(self.ffmpeg, path, &expected, &limits).await;
+        };
+        // the disk and the decoder do not disturb each other
+        let file = Arc::clone(file);
+        // a slow disk says nothing while it works
+        let patient = Limits { stall: limits.deadline, ..limits.clone() };
+        let sync = native::run(&patient, move |_| file.sync_all());
+        let check = verify::verify_hashed(self.ffmpeg, path, blake3.clone(), &expected, &limits);
+        let (synced, facts) = tokio::join!(sync, check);
+        synced?.map_err(|error| {
+            Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
+                .retryable()
+                .because(error)
+        })?;
+        facts
     }
 
     /// Makes the presentation begin and end where the window does, whatever else is stored.
@@ -298,7 +356,7 @@ impl Job<'_> {
         });
         work.await
             .map_err(|error| Error::internal("correcting a clip", error))?
-            .map_err(|error| super::ffmpeg::failed("The finished video is not as expected.", error))
+            .map_err(|error| failed("The finished video is not as expected.", error))
     }
 }
 
@@ -325,4 +383,12 @@ fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
     let whole = max.saturating_mul(8).saturating_mul(ticks_a_second) / ticks;
     let sound = if plan.audio.is_some() { CAPPED_AUDIO_BITS } else { 0 };
     (whole.saturating_mul(share) / 100).saturating_sub(sound).max(20_000)
+}
+
+/// A file that waits for its check.
+struct Made {
+    draft: Draft,
+    composed: Composed,
+    /// The file and its hash, where our own muxer wrote it.
+    native: Option<(Arc<File>, String)>,
 }

@@ -60,21 +60,41 @@ pub async fn verify(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
-    let (read, verified) = examine(path, expected).await?;
+    let file = path.to_owned();
+    let hashed = tokio::task::spawn_blocking(move || hash(&file))
+        .await
+        .map_err(|error| Error::internal("reading a finished clip", error))?
+        .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
+    verify_hashed(ffmpeg, path, hashed, expected, limits).await
+}
+
+/// Checks a file whose hash is known from writing it: of the file itself only the index and the edges are read.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_hashed(
+    ffmpeg: &Ffmpeg,
+    path: &Path,
+    blake3: String,
+    expected: &Expected,
+    limits: &Limits,
+) -> Result<Verified> {
+    let (read, verified) = examine(path, blake3, expected).await?;
     decode_edges(ffmpeg, path, &read, limits).await?;
     Ok(verified)
 }
 
-/// Reads a finished file and compares what it says with what is expected; nothing is decoded.
+/// Reads a file's index and compares what it says with what is expected; nothing is decoded.
 ///
 /// # Errors
-/// `ffmpeg_failed` with what is wrong as the private cause.
-pub(super) async fn examine(path: &Path, expected: &Expected) -> Result<(Mp4, Verified)> {
+/// As [`verify`].
+pub(super) async fn examine(
+    path: &Path,
+    blake3: String,
+    expected: &Expected,
+) -> Result<(Mp4, Verified)> {
     let file = path.to_owned();
-    let work = tokio::task::spawn_blocking(move || -> io::Result<(Mp4, String)> {
-        Ok((mp4::read(&file)?, hash(&file)?))
-    });
-    let (read, blake3) = work
+    let read = tokio::task::spawn_blocking(move || mp4::read(&file))
         .await
         .map_err(|error| Error::internal("reading a finished clip", error))?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;

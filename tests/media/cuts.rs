@@ -58,7 +58,7 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
     let all = 0..recording.segments.len();
     for (from, to) in windows(kind, seed, count) {
         let part = recording.part(all.clone(), begin + from, begin + to);
-        let made = make(vec![part], precision, &dir.0).await.unwrap();
+        let made = make(vec![part], way, &dir.0).await.unwrap();
         let seen = watch(&made.file, &[]);
         // half a millisecond belongs to neither side
         let first_wanted = (from - 45 + FRAME - 1).div_euclid(FRAME);
@@ -95,7 +95,7 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
             let outside = seen.sound_seconds - length;
             worst.sound_outside_ms = worst.sound_outside_ms.max(outside * 1000.0);
         }
-        if precision == Precision::Exact {
+        if way == EXACT {
             let bare = watch(&made.file, &["-ignore_editlist", "1"]);
             let outside = bare.numbers().iter().filter(|n| !numbers.contains(n)).count();
             worst.outside_without_edits = worst.outside_without_edits.max(outside as i64);
@@ -105,7 +105,7 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
         std::fs::remove_file(&made.file).unwrap();
     }
     assert_eq!(dir.files(), 0);
-    println!("{precision:?} {}s audio={}: {worst:?}", kind.segment_seconds, kind.audio);
+    println!("{way:?} {}s audio={}: {worst:?}", kind.segment_seconds, kind.audio);
     assert!(worst.duration_ms <= 34.0, "{worst:?}");
     assert!(worst.sync_ms <= 40.0, "{worst:?}");
     assert!(worst.sound_outside_ms <= 50.0, "{worst:?}");
@@ -156,7 +156,7 @@ async fn segments_of_the_muxer_that_egress_uses_are_cut_like_our_own() {
     for (precision, first) in [(Precision::Keyframe, 250), (Precision::Exact, 261)] {
         for last in [299, 300, 301, 407, 600] {
             let part = CutPart { segments: segments.to_vec(), from_pts: at(261), to_pts: at(last) };
-            let made = make(vec![part], precision, &dir.0).await.unwrap();
+            let made = make(vec![part], way, &dir.0).await.unwrap();
             let seen = watch(&made.file, &[]);
             assert_eq!(seen.numbers(), (first..last).collect::<Vec<_>>());
             assert!(seen.longest_gap() < 0.035);

@@ -3,13 +3,13 @@
 use std::{collections::HashSet, path::Path, process::Command};
 
 use livekit_replay::media::{
-    compose::Precision,
     cut::CutOutcome,
     ts::{demux, unwrap_pts},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
+    EXACT,
     make,
     material::{FPS, FRAME, Kind, Recording, Scratch, TWO_SECONDS, watch},
 };
@@ -59,7 +59,7 @@ async fn try_windows(kind: Kind, count: usize) {
             recording.pts_of(0) + from,
             recording.pts_of(0) + to,
         );
-        let made = make(vec![part], Precision::Exact, &dir.0).await.unwrap();
+        let made = make(vec![part], EXACT, &dir.0).await.unwrap();
         let context = format!("{from}..{to}");
         assert_eq!(made.unfit, None, "{context}");
         let (first, last) = wanted(from, to);
@@ -145,7 +145,8 @@ fn assert_slices(recording: &Recording, made: &CutOutcome, context: &str) {
 fn blocks(mut data: &[u8]) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     while data.len() > 7 {
-        let length = usize::from(data[3] & 3) << 11 | usize::from(data[4]) << 3 | usize::from(data[5] >> 5);
+        let length =
+            usize::from(data[3] & 3) << 11 | usize::from(data[4]) << 3 | usize::from(data[5] >> 5);
         blocks.push(data[7..length].to_vec());
         data = &data[length..];
     }
@@ -205,7 +206,7 @@ async fn other_encoders_settings_are_met() {
         let recording = Recording::make(Kind { options, seconds: 8, ..TWO_SECONDS });
         let dir = Scratch::new();
         let part = recording.part(0..4, recording.pts_of(21), recording.pts_of(200));
-        let made = make(vec![part], Precision::Exact, &dir.0).await.unwrap();
+        let made = make(vec![part], EXACT, &dir.0).await.unwrap();
         assert_eq!(made.unfit, None, "{options}");
         assert!(made.pictures_copied > 100 && made.encoded, "{options}");
         let seen = watch(&made.file, &[]);
@@ -227,7 +228,7 @@ async fn windows_next_to_each_other_share_and_lose_nothing() {
         for (from, to) in [(90_000, middle), (middle, 1_800_000)] {
             let all = 0..recording.segments.len();
             let part = recording.part(all, begin + from, begin + to);
-            let made = make(vec![part], Precision::Exact, &dir.0).await.unwrap();
+            let made = make(vec![part], EXACT, &dir.0).await.unwrap();
             assert_eq!(made.unfit, None);
             numbers.extend(watch(&made.file, &[]).numbers());
         }
@@ -240,7 +241,7 @@ async fn a_window_on_its_frames_is_copied_without_the_encoder() {
     let recording = Recording::make(TWO);
     let dir = Scratch::new();
     let part = recording.part(0..8, recording.pts_of(60), recording.pts_of(240));
-    let made = make(vec![part], Precision::Exact, &dir.0).await.unwrap();
+    let made = make(vec![part], EXACT, &dir.0).await.unwrap();
     assert_eq!((made.unfit.clone(), made.encoded, made.pictures_encoded), (None, false, 0));
     judge(&recording, &made, 60, 239, "on key frames");
 }
@@ -250,7 +251,7 @@ async fn a_short_window_inside_one_group_is_encoded_and_its_sound_copied() {
     let recording = Recording::make(TEN);
     let dir = Scratch::new();
     let part = recording.part(0..3, recording.pts_of(100), recording.pts_of(130));
-    let made = make(vec![part], Precision::Exact, &dir.0).await.unwrap();
+    let made = make(vec![part], EXACT, &dir.0).await.unwrap();
     assert_eq!((made.unfit.clone(), made.pictures_copied, made.pictures_encoded), (None, 0, 30));
     judge(&recording, &made, 100, 129, "inside a group");
 }
@@ -274,7 +275,7 @@ async fn parts_of_several_epochs_are_joined_at_exact_edges() {
             second.part(0..8, second.pts_of(c.0), second.pts_of(c.1)),
         ];
         let context = format!("{a:?} {b:?} {c:?}");
-        let made = make(parts, Precision::Exact, &dir.0).await.unwrap();
+        let made = make(parts, EXACT, &dir.0).await.unwrap();
         assert_eq!(made.unfit, None, "{context}");
         let numbers: Vec<_> = [a, b, c].into_iter().flat_map(|cut| cut.0..cut.1).collect();
         for options in [&[][..], &["-ignore_editlist", "1"]] {

@@ -26,9 +26,9 @@ async fn a_clip_has_its_index_in_front_and_says_when_and_what_it_is() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let title = "-y \"; rm -rf / #\n'$(id)' %s = \u{1F600}";
-    for precision in [Precision::Keyframe, Precision::Exact] {
+    for way in WAYS {
         let part = recording.part(0..4, recording.pts_of(10), recording.pts_of(200));
-        let mut wanted = request(vec![part], precision, &dir.0);
+        let mut wanted = request(vec![part], way, &dir.0);
         wanted.title = Some(title.to_owned());
         wanted.started_at = Timestamp::parse_rfc3339("2026-01-02T03:04:05.678Z");
         let made = cut(&ffmpeg(), wanted).await.unwrap();
@@ -58,9 +58,9 @@ async fn an_encode_keeps_to_its_allowance() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let part = recording.part(0..8, recording.pts_of(5), recording.pts_of(450));
-    let free = make(vec![part.clone()], Precision::Exact, &dir.0).await.unwrap();
+    let free = make(vec![part.clone()], EXACT, &dir.0).await.unwrap();
     let allowance = free.facts.size_bytes * 7 / 10;
-    let mut wanted = request(vec![part], Precision::Exact, &dir.0);
+    let mut wanted = request(vec![part], EXACT, &dir.0);
     wanted.max_bytes = Some(allowance);
     let made = cut(&ffmpeg(), wanted.clone()).await.unwrap();
     println!(

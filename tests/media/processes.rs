@@ -92,7 +92,7 @@ async fn a_cancelled_cut_leaves_neither_file_nor_process() {
     let name = dir.0.to_str().unwrap().to_owned();
     let cancel = CancellationToken::new();
     let part = recording.part(0..3, recording.pts_of(0), recording.pts_of(900));
-    let mut wanted = request(vec![part], Precision::Exact, &dir.0);
+    let mut wanted = request(vec![part], EXACT, &dir.0);
     wanted.cancel = cancel.clone();
     let work = tokio::spawn(async move { cut(&ffmpeg(), wanted).await });
     while dir.files() == 0 && !work.is_finished() {

@@ -192,6 +192,7 @@ impl Attempt<'_> {
                 Precision::Keyframe => compose::Precision::Keyframe,
                 Precision::Exact => compose::Precision::Exact,
             },
+            muxer: self.deps.config.capture.muxer,
             work_dir: self.work_dir.clone(),
             title: Some(self.clip.title.clone()),
             started_at: Some(starts_at),

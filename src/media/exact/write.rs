@@ -3,7 +3,7 @@
 //! Decoding times follow one rule for the whole file: the n-th picture in decode order is decoded when the picture
 //! `reorder` places earlier in time is shown. That rises over every seam, however the pieces were ordered before.
 
-use std::{collections::VecDeque, path::Path, sync::Arc};
+use std::{collections::VecDeque, fs::File, io, path::Path, sync::Arc};
 
 use super::{
     Refusal, Unfit,
@@ -15,10 +15,10 @@ use super::{
 use crate::{
     error::{Code, Error},
     media::{
-        TOLERANCE,
+        TICKS, TOLERANCE,
         compose::{BASE, CutPart, PartPlan, Plan},
         ffmpeg::Metadata,
-        native::{Control, Halt, Head, Payload, Sample, Shown, Writer},
+        native::{Control, Halt, Head, Payload, Sample, Shown, Writer, Written},
         ts::{
             AudioFrame, TsWriter,
             h264::{Format, units},
@@ -56,7 +56,9 @@ pub(super) struct Picture {
 /// What was written.
 #[derive(Debug)]
 pub(super) struct Made {
-    /// Name of the whole file's content.
+    /// The file, complete but not synced.
+    pub file: Arc<File>,
+    /// Hash of the whole file, hex.
     pub blake3: String,
     /// In the order they are shown; groups are closed, so every group lies together.
     pub pictures: Vec<Picture>,
@@ -74,15 +76,17 @@ pub(super) struct Made {
 pub(super) fn write(task: &Task<'_>, path: &Path) -> Result<Made, Refusal> {
     let plan = task.plan;
     let format = task.sets.format()?;
-    let expected = u64::try_from(plan.duration / plan.frame_duration.max(1)).unwrap_or(0) + 1;
-    let rate = plan.audio.map_or(0, |audio| u64::from(audio.rate));
     let ticks = u64::try_from(plan.duration).unwrap_or(0);
+    let expected = ticks / u64::try_from(plan.frame_duration).unwrap_or(0).max(1);
+    let rate = plan.audio.map_or(0, |audio| u64::from(audio.rate));
+    let frames = ticks * rate / 1024 / TICKS.unsigned_abs();
     let head = Head {
         sets: task.sets.units(),
         audio: plan.audio,
         meta: task.meta.clone(),
-        pictures: expected,
-        frames: ticks * rate / (1024 * 90_000) + 8,
+        // an eighth more than there should be
+        pictures: expected * 9 / 8 + 100,
+        frames: frames * 9 / 8 + 100,
         frame_duration: plan.frame_duration,
     };
     let writer = Writer::create(path, head, Arc::clone(&task.control)).map_err(refusal)?;
@@ -112,13 +116,14 @@ fn refusal(halt: Halt) -> Refusal {
         Halt::Unfit(why) => Unfit::Writer(why).into(),
         Halt::NoRoom => Unfit::Writer("the index needs more room".to_owned()).into(),
         Halt::Stopped => Error::new(Code::Cancelled, "The work was cancelled.").into(),
-        Halt::Io(error) => {
-            Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
-                .retryable()
-                .because(error)
-                .into()
-        }
+        Halt::Io(error) => unwritable(error).into(),
     }
+}
+
+pub(super) fn unwritable(error: io::Error) -> Error {
+    Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
+        .retryable()
+        .because(error)
 }
 
 struct Output {
@@ -312,7 +317,8 @@ impl Output {
         let written = self.writer.finish(shown).map_err(refusal)?;
         let reference = self.reference.take();
         let (pictures, compared) = (self.pictures, self.compared);
-        Ok(Made { blake3: written.blake3, pictures, reference, compared })
+        let Written { file, blake3, .. } = written;
+        Ok(Made { file, blake3, pictures, reference, compared })
     }
 }
 

@@ -39,8 +39,8 @@ pub struct ParameterSets {
 }
 
 impl ParameterSets {
-    /// The sets as they were sent, with their header bytes.
-    pub(crate) fn units(&self) -> &[Vec<u8>] {
+    /// The sets, each with its header byte and without start code.
+    pub fn units(&self) -> &[Vec<u8>] {
         &self.units
     }
 

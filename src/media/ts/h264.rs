@@ -4,7 +4,7 @@
 mod sps;
 
 pub(super) use sps::picture_size;
-pub(crate) use sps::{Colour, Format, Sps, picture_set_ids};
+pub(crate) use sps::{Colour, Format, Sequence, Sps, picture_set_ids, sequence};
 
 /// Kinds of unit that matter here.
 pub(crate) const IDR: u8 = 5;

@@ -39,6 +39,29 @@ pub(crate) struct Format {
     pub buffered: Option<u32>,
 }
 
+/// What a file says about its pictures from a sequence parameter set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sequence {
+    /// `profile_idc`.
+    pub profile: u8,
+    /// The byte of constraint flags.
+    pub compatibility: u8,
+    /// `level_idc`.
+    pub level: u8,
+    /// `chroma_format_idc`; 1 is 4:2:0.
+    pub chroma: u8,
+    /// Bits of a sample, brightness and colour.
+    pub depth: (u8, u8),
+    /// No interlaced pictures.
+    pub frames_only: bool,
+    /// In pixels, borders cut away.
+    pub size: (u32, u32),
+    /// Shape of a pixel, if said.
+    pub pixel: Option<(u32, u32)>,
+    /// Primaries, transfer, matrix and full range, if said.
+    pub colours: Option<(u8, u8, u8, bool)>,
+}
+
 /// How numbers become colours; the values that the standard gives where nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Colour {
@@ -93,6 +116,35 @@ impl Sps {
 /// Width and height in pixels from a sequence parameter set (with its header byte); none if it makes no sense.
 pub(in crate::media::ts) fn picture_size(sps: &[u8]) -> Option<(u32, u32)> {
     Some(base(&mut Bits::new(sps.get(1..)?))?.format.size)
+}
+
+/// Reads what a file says about its pictures; none if the set makes no sense.
+pub(crate) fn sequence(sps: &[u8]) -> Option<Sequence> {
+    let &[_, profile, compatibility, level, ..] = sps else { return None };
+    let mut bits = Bits::new(sps.get(1..)?);
+    let mut format = base(&mut bits)?.format;
+    if bits.take(1)? == 1 {
+        // a set that ends early has no more to say; the decoder sees the same
+        let _ = usability(&mut bits, &mut format);
+    }
+    let byte = |value: u32| u8::try_from(value).ok();
+    let Colour { primaries, transfer, matrix, full_range, .. } = format.colour;
+    let said = (primaries, transfer, matrix) != (2, 2, 2);
+    Some(Sequence {
+        profile,
+        compatibility,
+        level,
+        chroma: byte(format.chroma)?,
+        depth: (byte(format.depth.0)?, byte(format.depth.1)?),
+        frames_only: format.frames_only,
+        size: format.size,
+        pixel: Some(format.pixel).filter(|pixel| pixel.0 > 0 && pixel.1 > 0),
+        colours: if said {
+            Some((byte(primaries)?, byte(transfer)?, byte(matrix)?, full_range))
+        } else {
+            None
+        },
+    })
 }
 
 /// The ids of a picture parameter set (with its header byte) and of the sequence parameter set it belongs to.
@@ -166,7 +218,7 @@ fn usability(bits: &mut Bits<'_>, format: &mut Format) -> Option<()> {
     if bits.take(1)? == 1 {
         format.pixel = match bits.take(8)? {
             255 => (bits.take(16)?, bits.take(16)?),
-            number => PIXELS.get(usize::try_from(number).ok()?).copied()?,
+            number => PIXELS.get(usize::try_from(number).ok()?).copied().unwrap_or_default(),
         };
     }
     if bits.take(1)? == 1 {
