@@ -9,8 +9,7 @@ use livekit_replay::media::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    EXACT,
-    make,
+    EXACT, make,
     material::{FPS, FRAME, Kind, Recording, Scratch, TWO_SECONDS, watch},
 };
 
@@ -175,22 +174,22 @@ fn assert_sound(recording: &Recording, made: &CutOutcome, first: i64, last: i64,
 
 #[tokio::test]
 async fn windows_over_two_second_segments() {
-    try_windows(TWO, 16).await;
+    try_windows(TWO, 10).await;
 }
 
 #[tokio::test]
 async fn windows_over_four_second_segments() {
-    try_windows(FOUR, 16).await;
+    try_windows(FOUR, 10).await;
 }
 
 #[tokio::test]
 async fn windows_over_ten_second_segments() {
-    try_windows(TEN, 12).await;
+    try_windows(TEN, 8).await;
 }
 
 #[tokio::test]
 async fn windows_without_sound() {
-    try_windows(SILENT, 10).await;
+    try_windows(SILENT, 6).await;
 }
 
 #[tokio::test]

@@ -72,6 +72,11 @@ impl Track {
         self.put(at, &frame.data, out)
     }
 
+    /// Whether a frame that ends a part at `end` may still come.
+    pub fn lacks(&self, end: i64) -> bool {
+        self.next.unwrap_or(0) + 2 * AudioFormat::BLOCK <= (end + 1) * self.rate
+    }
+
     /// Silence in every whole frame that is free before `until` ticks.
     pub fn fill(&mut self, until: i64, out: &mut Out<'_>) -> Result<(), Refusal> {
         let until = until.min(self.end) * self.rate;

@@ -16,7 +16,7 @@ use crate::{
     error::{Code, Error},
     media::{
         TICKS, TOLERANCE,
-        compose::{BASE, CutPart, PartPlan, Plan},
+        compose::{self, BASE, CutPart, PartPlan, Plan},
         ffmpeg::Metadata,
         native::{Control, Halt, Head, Payload, Sample, Shown, Writer, Written},
         ts::{
@@ -60,6 +60,8 @@ pub(super) struct Made {
     pub file: Arc<File>,
     /// Hash of the whole file, hex.
     pub blake3: String,
+    /// How many places in time a picture may be decoded early.
+    pub depth: usize,
     /// In the order they are shown; groups are closed, so every group lies together.
     pub pictures: Vec<Picture>,
     /// The source's pictures next to the seams, as a transport stream whose times are those of the clip, `BASE` later.
@@ -89,11 +91,12 @@ pub(super) fn write(task: &Task<'_>, path: &Path) -> Result<Made, Refusal> {
         frames: frames * 9 / 8 + 100,
         frame_duration: plan.frame_duration,
     };
+    let sound = plan.audio.map(|format| Track::new(format, plan.duration)).transpose()?;
     let writer = Writer::create(path, head, Arc::clone(&task.control)).map_err(refusal)?;
     let mut output = Output {
         writer,
         order: Order::new(format, plan.frame_duration),
-        sound: plan.audio.map(|format| Track::new(format, plan.duration)).transpose()?,
+        sound,
         reference: TsWriter::new(false),
         compared: Vec::new(),
         pictures: Vec::new(),
@@ -106,6 +109,7 @@ pub(super) fn write(task: &Task<'_>, path: &Path) -> Result<Made, Refusal> {
             let segment = Segment::read(file, part)?;
             output.segment(task, (number, index), planned, segment, file.pts_start_unwrapped)?;
         }
+        output.late_sound(number, part, planned)?;
         output.sound_until(planned.end - planned.start + planned.sound_at - BASE)?;
     }
     output.finish(plan)
@@ -147,7 +151,36 @@ struct Lie {
     end: i64,
 }
 
+impl Lie {
+    fn of(part: usize, planned: &PartPlan) -> Lie {
+        let begin = planned.sound_at - BASE;
+        let end = begin + planned.end - planned.start;
+        Lie { part, moved: begin - planned.start, begin, end }
+    }
+}
+
 impl Output {
+    /// Sound is stored with the pictures that are decoded at its time, which are shown later: the last of it may
+    /// stand at the beginning of the next segment.
+    fn late_sound(
+        &mut self,
+        number: usize,
+        part: &CutPart,
+        planned: &PartPlan,
+    ) -> Result<(), Refusal> {
+        let lie = Lie::of(number, planned);
+        let lacks = planned.has_audio && self.sound.as_ref().is_some_and(|one| one.lacks(lie.end));
+        let file = part.segments.get(planned.last_segment + 1).filter(|_| lacks);
+        let Some(file) = file else { return Ok(()) };
+        // what is there is enough: a segment behind the window may be anything
+        let Ok(media) = compose::load(&file.path) else { return Ok(()) };
+        let reference = file.pts_start_unwrapped;
+        let sound = media.audio.into_iter();
+        let sound = sound.map(|one| (unwrap_pts(one.pts_raw, reference) + lie.moved, one));
+        self.due.extend(sound.take_while(|(pts, _)| *pts < lie.end));
+        self.sound_before(i64::MAX, lie)
+    }
+
     fn segment(
         &mut self,
         task: &Task<'_>,
@@ -156,13 +189,7 @@ impl Output {
         mut segment: Segment,
         reference: i64,
     ) -> Result<(), Refusal> {
-        let begin = planned.sound_at - BASE;
-        let lie = Lie {
-            part,
-            moved: begin - planned.start,
-            begin,
-            end: begin + planned.end - planned.start,
-        };
+        let lie = Lie::of(part, planned);
         let sound = std::mem::take(&mut segment.media.audio).into_iter();
         self.due
             .extend(sound.map(|frame| (unwrap_pts(frame.pts_raw, reference) + lie.moved, frame)));
@@ -316,9 +343,9 @@ impl Output {
         let shown = Shown { start: 0, duration: plan.duration };
         let written = self.writer.finish(shown).map_err(refusal)?;
         let reference = self.reference.take();
-        let (pictures, compared) = (self.pictures, self.compared);
+        let (pictures, compared, depth) = (self.pictures, self.compared, self.order.depth);
         let Written { file, blake3, .. } = written;
-        Ok(Made { file, blake3, pictures, reference, compared })
+        Ok(Made { file, blake3, depth, pictures, reference, compared })
     }
 }
 
