@@ -1,6 +1,11 @@
 //! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
 
-use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +18,7 @@ use super::{
     ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target, failed},
     mp4::{self, Track, TrackEdit},
     native::{self, Copied, Ended, Written},
+    poster, ticks_to_micros,
     verify::{self, Expected, Verified},
 };
 use crate::{
@@ -23,6 +29,8 @@ use crate::{
 
 /// Pieces of the stream that wait for FFmpeg at most.
 const PIECES_AHEAD: usize = 4;
+/// For the poster, which nobody waits for gladly.
+const POSTER_DEADLINE: Duration = Duration::from_secs(15);
 /// Share of the allowance that the pictures are planned to fill, attempt by attempt.
 const SHARES: [u64; 3] = [90, 75, 50];
 
@@ -41,6 +49,8 @@ pub struct CutRequest {
     pub title: Option<String>,
     /// When the clip's first picture was on the screen, for the file's metadata.
     pub started_at: Option<Timestamp>,
+    /// Where a picture that stands for the clip shall be written, if anywhere.
+    pub poster: Option<PathBuf>,
     /// For all of it.
     pub deadline: Duration,
     /// Without any progress of FFmpeg.
@@ -58,6 +68,8 @@ pub struct CutOutcome {
     pub file: PathBuf,
     /// What it is.
     pub facts: Verified,
+    /// Whether there is a poster. A clip without one is a good clip.
+    pub has_poster: bool,
     /// What of each part is in it; parts without a picture in their window are missing.
     pub parts: Vec<CutSpan>,
     /// Whether pictures were encoded again.
@@ -104,21 +116,23 @@ pub struct CutTimings {
 pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let began = Instant::now();
     let parts = Arc::new(request.parts.clone());
-    let mut plan = planned(&parts, request.precision, false).await?;
-    let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let job = Job { ffmpeg, request: &request, parts: &parts, began };
+    let mut plan = job.planned(false).await?;
+    let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let mux = Instant::now();
     let unfit = match job.encode_edges(&plan).await? {
         Ok(done) => {
             timings.mux = mux.elapsed();
-            return Ok(exact_outcome(done, &plan, timings));
+            let has_poster = job.poster(&plan, done.draft.path()).await;
+            timings.finalize = mux.elapsed().saturating_sub(timings.mux);
+            return Ok(exact_outcome(done, &plan, has_poster, timings));
         }
         Err(unfit) => unfit,
     };
     let made = match job.make(&plan).await? {
         Some(made) => made,
         None => {
-            plan = planned(&parts, request.precision, true).await?;
+            plan = job.planned(true).await?;
             job.make(&plan)
                 .await?
                 .ok_or_else(|| Error::internal("composing", "parameters changed in an encode"))?
@@ -126,7 +140,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     };
     timings.mux = mux.elapsed();
     let finalize = Instant::now();
-    let facts = job.check(&plan, &made).await?;
+    let (facts, has_poster) = job.finish(&plan, &made).await?;
     timings.finalize = finalize.elapsed();
     let Made { draft, composed, .. } = made;
     let parts = spans(&plan, &composed.window_pictures);
@@ -134,6 +148,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     Ok(CutOutcome {
         file: draft.keep(),
         facts,
+        has_poster,
         parts,
         encoded: plan.encode,
         pictures_copied: copied,
@@ -143,7 +158,12 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     })
 }
 
-fn exact_outcome(done: exact::Done, plan: &Plan, timings: CutTimings) -> CutOutcome {
+fn exact_outcome(
+    done: exact::Done,
+    plan: &Plan,
+    has_poster: bool,
+    timings: CutTimings,
+) -> CutOutcome {
     tracing::info!(
         pictures_copied = done.copied,
         pictures_encoded = done.encoded,
@@ -152,6 +172,7 @@ fn exact_outcome(done: exact::Done, plan: &Plan, timings: CutTimings) -> CutOutc
     CutOutcome {
         file: done.draft.keep(),
         facts: done.facts,
+        has_poster,
         parts: spans(plan, &done.window_pictures),
         encoded: done.encoded > 0,
         pictures_copied: done.copied,
@@ -180,13 +201,6 @@ fn expected(plan: &Plan, composed: &Composed) -> Expected {
         stored: if plan.encode { presented } else { composed.pictures },
         audio: plan.audio.is_some(),
     }
-}
-
-async fn planned(parts: &Arc<Vec<CutPart>>, precision: Precision, encode: bool) -> Result<Plan> {
-    let parts = Arc::clone(parts);
-    tokio::task::spawn_blocking(move || compose::plan(&parts, precision, encode))
-        .await
-        .map_err(|error| Error::internal("planning a cut", error))?
 }
 
 struct Job<'a> {
@@ -235,6 +249,11 @@ impl Job<'_> {
 
     fn metadata(&self) -> Metadata {
         Metadata { title: self.request.title.clone(), started_at: self.request.started_at }
+    }
+
+    async fn planned(&self, encode: bool) -> Result<Plan> {
+        let (parts, precision) = (Arc::clone(self.parts), self.request.precision);
+        native::run(&self.limits(), move |_| compose::plan(&parts, precision, encode)).await?
     }
 
     /// None if copying turned out to be impossible.
@@ -317,27 +336,59 @@ impl Job<'_> {
         }
     }
 
-    /// Nothing leaves unchecked.
+    /// Nothing leaves unchecked. The disk, the decoder and the poster do not wait for each other.
+    async fn finish(&self, plan: &Plan, made: &Made) -> Result<(Verified, bool)> {
+        if made.native.is_none() {
+            self.correct_edges(&made.draft, plan, &made.composed).await?;
+        }
+        let (synced, facts, has_poster) = tokio::join!(
+            self.sync(made),
+            self.check(plan, made),
+            self.poster(plan, made.draft.path())
+        );
+        synced?;
+        Ok((facts?, has_poster))
+    }
+
     async fn check(&self, plan: &Plan, made: &Made) -> Result<Verified> {
         let (path, limits) = (made.draft.path(), self.limits());
         let expected = expected(plan, &made.composed);
-        let Some((file, blake3)) = &made.native else {
-            self.correct_edges(&made.draft, plan, &made.composed).await?;
-            return verify::verify(self.ffmpeg, path, &expected, &limits).await;
-        };
-        // the disk and the decoder do not disturb each other
-        let file = Arc::clone(file);
+        match &made.native {
+            Some((_, blake3)) => {
+                let blake3 = blake3.clone();
+                verify::verify_hashed(self.ffmpeg, path, blake3, &expected, &limits).await
+            }
+            None => verify::verify(self.ffmpeg, path, &expected, &limits).await,
+        }
+    }
+
+    /// Whoever publishes the file syncs it too; begun here, that takes less time.
+    async fn sync(&self, made: &Made) -> Result<()> {
+        let Some((file, _)) = &made.native else { return Ok(()) };
+        let (file, limits) = (Arc::clone(file), self.limits());
         // a slow disk says nothing while it works
-        let patient = Limits { stall: limits.deadline, ..limits.clone() };
-        let sync = native::run(&patient, move |_| file.sync_all());
-        let check = verify::verify_hashed(self.ffmpeg, path, blake3.clone(), &expected, &limits);
-        let (synced, facts) = tokio::join!(sync, check);
-        synced?.map_err(|error| {
+        let patient = Limits { stall: limits.deadline, ..limits };
+        native::run(&patient, move |_| file.sync_all()).await?.map_err(|error| {
             Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
                 .retryable()
                 .because(error)
-        })?;
-        facts
+        })
+    }
+
+    async fn poster(&self, plan: &Plan, file: &Path) -> bool {
+        let Some(out) = &self.request.poster else { return false };
+        let limits = self.limits();
+        let limits = Limits {
+            deadline: limits.deadline.min(POSTER_DEADLINE),
+            stall: limits.stall.min(POSTER_DEADLINE),
+            ..limits
+        };
+        let length = ticks_to_micros(plan.duration);
+        let done = poster::poster(self.ffmpeg, file, length, out, &limits).await;
+        if let Err(error) = &done {
+            tracing::warn!(error = error.chain(), "no poster");
+        }
+        done.is_ok()
     }
 
     /// Makes the presentation begin and end where the window does, whatever else is stored.

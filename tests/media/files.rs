@@ -5,11 +5,11 @@ use std::{fs, process::Command};
 use livekit_replay::{
     domain::time::Timestamp,
     error::Code,
-    media::{compose::Precision, cut::cut, mp4, poster::poster, publish, verify},
+    media::{cut::cut, exact::Unfit, mp4, poster::poster, publish, verify},
 };
 
 use crate::{
-    ffmpeg, limits, make,
+    EXACT, NATIVE, WAYS, ffmpeg, limits, make,
     material::{Recording, Scratch, TWO_SECONDS},
     request,
 };
@@ -67,6 +67,7 @@ async fn an_encode_keeps_to_its_allowance() {
         "{} bytes freely, {} of {allowance} allowed",
         free.facts.size_bytes, made.facts.size_bytes
     );
+    assert_eq!(made.unfit, Some(Unfit::TooLarge));
     assert!(made.facts.size_bytes <= allowance);
     assert_eq!(made.facts.frames, 445);
     wanted.max_bytes = Some(1_000);
@@ -80,7 +81,7 @@ async fn a_broken_file_does_not_pass_the_check() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let part = recording.part(0..4, recording.pts_of(0), recording.pts_of(240));
-    let made = make(vec![part], Precision::Keyframe, &dir.0).await.unwrap();
+    let made = make(vec![part], NATIVE, &dir.0).await.unwrap();
     let expected = verify::Expected {
         duration: 240 * 3000,
         frame_duration: 3000,
@@ -115,7 +116,7 @@ async fn a_poster_is_a_small_jpeg_or_nothing() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let part = recording.part(0..2, recording.pts_of(0), recording.pts_of(90));
-    let made = make(vec![part], Precision::Keyframe, &dir.0).await.unwrap();
+    let made = make(vec![part], NATIVE, &dir.0).await.unwrap();
     let out = dir.0.join("poster.jpg");
     poster(&ffmpeg(), &made.file, made.facts.duration_us, &out, &limits()).await.unwrap();
     assert_eq!(fs::read(&out).unwrap()[..3], [0xff, 0xd8, 0xff]);

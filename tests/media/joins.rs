@@ -1,9 +1,9 @@
 //! Several parts, several epochs, the wrap of the time stamps.
 
-use livekit_replay::{error::Code, media::compose::Precision};
+use livekit_replay::error::Code;
 
 use crate::{
-    make,
+    COPIES, EXACT, FFMPEG, NATIVE, WAYS, make,
     material::{FRAME, Kind, Recording, Scratch, Seen, TWO_SECONDS, watch},
 };
 
@@ -45,11 +45,11 @@ async fn a_gap_is_cut_out_and_picture_and_sound_stay_together_behind_it() {
 async fn an_inner_part_that_ends_between_reference_pictures_shows_none_twice_or_out_of_order() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
-    for last in 70..76 {
+    for (last, way) in (70..76).flat_map(|last| COPIES.map(|way| (last, way))) {
         let at = |number| recording.pts_of(number);
         let parts =
             vec![recording.part(0..2, at(0), at(last)), recording.part(3..4, at(180), at(200))];
-        let made = make(parts, Precision::Keyframe, &dir.0).await.unwrap();
+        let made = make(parts, way, &dir.0).await.unwrap();
         let seen = watch(&made.file, &[]).numbers();
         let first: Vec<_> = seen.iter().copied().filter(|number| *number < 180).collect();
         assert!(first.len() as i64 >= last && first.len() as i64 <= last + 4, "{last}: {seen:?}");
@@ -94,18 +94,20 @@ async fn same_looking_epochs_are_copied_and_joined_without_a_hole() {
     let first = Recording::make(TWO_SECONDS);
     let second = Recording::make(Kind { seconds: 6, first_number: 900, ..TWO_SECONDS });
     let dir = Scratch::new();
-    let parts = vec![
-        first.part(2..4, first.pts_of(120), first.pts_of(240)),
-        second.part(0..3, second.pts_of(900), second.pts_of(1001)),
-    ];
-    let made = make(parts, Precision::Keyframe, &dir.0).await.unwrap();
-    assert!(!made.encoded);
-    let seen = watch(&made.file, &[]);
-    assert_eq!(seen.numbers(), [range(120, 240), range(900, 1001)].concat());
-    assert_even(&seen);
-    let sync = seen.worst_sync() * 1000.0;
-    println!("two epochs: sync {sync:.1} ms");
-    assert!(sync.abs() <= 40.0, "{sync}");
+    for way in COPIES {
+        let parts = vec![
+            first.part(2..4, first.pts_of(120), first.pts_of(240)),
+            second.part(0..3, second.pts_of(900), second.pts_of(1001)),
+        ];
+        let made = make(parts, way, &dir.0).await.unwrap();
+        assert!(!made.encoded);
+        let seen = watch(&made.file, &[]);
+        assert_eq!(seen.numbers(), [range(120, 240), range(900, 1001)].concat());
+        assert_even(&seen);
+        let sync = seen.worst_sync() * 1000.0;
+        println!("two epochs, {way:?}: sync {sync:.1} ms");
+        assert!(sync.abs() <= 40.0, "{sync}");
+    }
 }
 
 #[tokio::test]
@@ -116,7 +118,7 @@ async fn the_wrap_of_the_time_stamps_is_not_seen() {
     let raw: Vec<_> = recording.segments.iter().map(|segment| segment.1.pts_first).collect();
     assert!(raw.windows(2).any(|pair| pair[1] < pair[0]), "the material does not wrap: {raw:?}");
     let dir = Scratch::new();
-    for (precision, first) in [(Precision::Keyframe, 60), (Precision::Exact, 77)] {
+    for (way, first) in [(NATIVE, 60), (FFMPEG, 60), (EXACT, 77)] {
         let part = recording.part(0..6, recording.pts_of(77), recording.pts_of(333));
         let made = make(vec![part], way, &dir.0).await.unwrap();
         let seen = watch(&made.file, &[]);

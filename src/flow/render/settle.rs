@@ -31,12 +31,7 @@ use crate::{
 const EDGE_TOLERANCE_US: i64 = 50_000;
 
 /// What the finished file is, in screen time.
-pub(super) fn finished(
-    clip: &Clip,
-    planned: &Planned,
-    outcome: &CutOutcome,
-    has_poster: bool,
-) -> Result<Finished> {
+pub(super) fn finished(clip: &Clip, planned: &Planned, outcome: &CutOutcome) -> Result<Finished> {
     let Planned { material, plan } = planned;
     let spans: Vec<(Timestamp, Timestamp)> =
         outcome.parts.iter().filter_map(|span| on_screen(material, plan, span)).collect();
@@ -65,7 +60,7 @@ pub(super) fn finished(
         height: i32::try_from(facts.height).unwrap_or(0),
         video_codec: facts.video_codec.clone(),
         audio_codec: facts.audio_codec.clone(),
-        has_poster,
+        has_poster: outcome.has_poster,
     })
 }
 

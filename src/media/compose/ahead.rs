@@ -32,7 +32,10 @@ pub(super) fn each(
             .map_err(|error| Error::internal("starting a thread", error))?;
         for index in 0..paths.len() {
             let loaded = loaded.recv();
-            take(index, loaded.unwrap_or_else(|error| Err(Error::internal("reading ahead", error))))?;
+            take(
+                index,
+                loaded.unwrap_or_else(|error| Err(Error::internal("reading ahead", error))),
+            )?;
         }
         Ok(())
     })

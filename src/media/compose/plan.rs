@@ -116,9 +116,9 @@ pub fn plan(parts: &[CutPart], precision: Precision, encode: bool) -> Result<Pla
     let with_sound = seen.iter().filter(|seen| seen.audio.is_some());
     let audio = with_sound.max_by_key(|seen| seen.plan.end - seen.plan.start);
     let audio = audio.and_then(|seen| seen.audio);
-    let alike = seen
-        .iter()
-        .all(|seen| seen.sets.hash == longest.sets.hash && (seen.audio.is_none() || seen.audio == audio));
+    let alike = seen.iter().all(|seen| {
+        seen.sets.hash == longest.sets.hash && (seen.audio.is_none() || seen.audio == audio)
+    });
     let mut whole = Plan {
         parts: Vec::new(),
         encode: encode || precision == Precision::Exact || !alike,

@@ -23,6 +23,8 @@ use crate::{
 const STRETCHES: usize = 5;
 /// FFmpeg's word for an input that is read faster than it is decoded, which is said of several inputs only.
 const BUSY: &str = "Thread message queue blocking";
+/// Less than any distance of two pictures, more than rounding: 5 ms.
+const HAIR: i64 = 450;
 /// Times may be rounded by this much on their way through a file and FFmpeg.
 const ROUNDING: i64 = 2;
 
@@ -51,23 +53,27 @@ pub(super) async fn check(
             if ignored {
                 command.args(["-ignore_editlist", "1"]);
             }
-            let at = made.pictures.get(stretch.start).map_or(0, |first| first.pts);
-            if at > 0 {
+            let first = made.pictures.get(stretch.start).map_or(0, |first| first.pts);
+            let at = first + if ignored { lead } else { 0 };
+            if first > 0 {
                 // FFmpeg seeks to the key picture at or before: a hair behind it means this one
-                let at = ticks_to_micros(at + if ignored { lead } else { 0 } + 500);
+                let at = ticks_to_micros(at + HAIR);
                 command.args(["-noaccurate_seek", "-ss", &format!("{at}us")]);
             }
             command.args(["-an", "-i"]).arg(file);
-            outputs.push((stretch.len(), Draft::new(work_dir, "hash")));
+            outputs.push((at, stretch.len(), Draft::new(work_dir, "hash")));
         }
     }
     let feed = (!made.compared.is_empty()).then(|| {
         command.args(["-f", "mpegts", "-i", "pipe:0"]);
-        outputs.push((made.compared.len(), Draft::new(work_dir, "hash")));
+        outputs.push((BASE, made.compared.len(), Draft::new(work_dir, "hash")));
         fed(made.reference)
     });
-    for (index, (count, draft)) in outputs.iter().enumerate() {
+    for (index, (first, count, draft)) in outputs.iter().enumerate() {
         command.args(["-map", &format!("{index}:v:0"), "-frames:v", &count.to_string()]);
+        // should the seek have gone further back
+        let from = ticks_to_micros(first - HAIR);
+        command.args(["-vf", &format!("select='gte(t*1000000,{from})'")]);
         command.args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
         command.args(["-f", "framehash", "-hash", "murmur3"]).overwrite().arg(draft.path());
     }
@@ -88,7 +94,7 @@ pub(super) async fn check(
         return Err(Unfit::Check(said.join(" | ")).into());
     }
     let mut seen = Vec::new();
-    for (_, draft) in &outputs {
+    for (.., draft) in &outputs {
         let text = tokio::fs::read_to_string(draft.path()).await;
         let text = text.map_err(|error| Error::internal("reading decoded pictures", error))?;
         seen.push(parse(&text).ok_or_else(|| Unfit::Check("the check cannot be read".into()))?);

@@ -63,7 +63,8 @@ impl Output {
         let (to_reuse, empty) = channel();
         let (to_sync, grown) = channel();
         let (writes, pulse) = (Arc::clone(&file), Arc::clone(&control));
-        let writing = spawn("mux-write", move || write(&writes, &blocks, &to_hash, &to_sync, &pulse))?;
+        let writing =
+            spawn("mux-write", move || write(&writes, &blocks, &to_hash, &to_sync, &pulse))?;
         let hashing = spawn("mux-hash", move || hash(&written, &to_reuse, room))?;
         let syncs = Arc::clone(&file);
         let syncing = spawn("mux-sync", move || sync(&syncs, &grown))?;
@@ -136,7 +137,8 @@ impl Output {
         }
         self.file.write_all_at(&front, 0).map_err(Halt::Io)?;
         let hashed = self.hashing.take().map(JoinHandle::join);
-        let hashed = hashed.and_then(Result::ok).ok_or(Halt::Io(io::Error::other("a thread ended")))?;
+        let hashed =
+            hashed.and_then(Result::ok).ok_or(Halt::Io(io::Error::other("a thread ended")))?;
         front.extend_from_slice(&hashed.first);
         self.control.beat();
         Ok((Arc::clone(&self.file), hashed.tree.finish(&front)))

@@ -108,7 +108,10 @@ mod tests {
         assert_eq!(units(Payload::AnnexB(&[7, 0, 0, 1, 0x65])), None);
         assert_eq!(units(Payload::Prefixed(&[0, 0, 0, 3, 0x65, 1])), None);
         assert_eq!(units(Payload::Prefixed(&[0, 0, 0, 1, 0x65, 1])), None);
-        assert_eq!(units(Payload::AnnexB(&[0, 0, 0, 1, 9, 0xf0, 0, 0, 1])), Some(vec![vec![9, 0xf0]]));
+        assert_eq!(
+            units(Payload::AnnexB(&[0, 0, 0, 1, 9, 0xf0, 0, 0, 1])),
+            Some(vec![vec![9, 0xf0]])
+        );
     }
 
     proptest! {

@@ -86,7 +86,9 @@ pub(super) fn front(
     }
     let spare = room.checked_sub(out.len() + media.len())?;
     if spare > 0 {
-        boxed(&mut out, b"free", |out| out.resize(out.len() + spare.checked_sub(8).unwrap_or(0), 0));
+        boxed(&mut out, b"free", |out| {
+            out.resize(out.len() + spare.checked_sub(8).unwrap_or(0), 0)
+        });
     }
     out.extend_from_slice(&media);
     // a rest of less than a box's header cannot be filled
@@ -148,7 +150,9 @@ fn tags(out: &mut Vec<u8>, meta: &Metadata) {
     }
     boxed(out, b"udta", |out| {
         full(out, b"meta", 0, 0, |out| {
-            full(out, b"hdlr", 0, 0, |out| out.extend_from_slice(b"\0\0\0\0mdirappl\0\0\0\0\0\0\0\0\0"));
+            full(out, b"hdlr", 0, 0, |out| {
+                out.extend_from_slice(b"\0\0\0\0mdirappl\0\0\0\0\0\0\0\0\0")
+            });
             boxed(out, b"ilst", |out| {
                 for (name, text) in items {
                     boxed(out, name, |out| {
@@ -261,7 +265,9 @@ impl Track {
             full(out, b"ctts", 0, 0, |out| counted(out, shifts.into_iter(), pair));
         }
         if let Some(keys) = &self.keys {
-            full(out, b"stss", 0, 0, |out| counted(out, keys.iter(), |out, key| words(out, &[*key])));
+            full(out, b"stss", 0, 0, |out| {
+                counted(out, keys.iter(), |out, key| words(out, &[*key]))
+            });
         }
         self.places(out);
         if let Kind::Sound(_) = self.kind {

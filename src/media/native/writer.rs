@@ -179,14 +179,19 @@ impl Writer {
                 9 => return Ok(()),
                 SPS | 8 => {
                     let known = head.sets.iter().any(|set| set == unit);
-                    return if known { Ok(()) } else { Err(unfit("other parameter sets in between")) };
+                    return if known {
+                        Ok(())
+                    } else {
+                        Err(unfit("other parameter sets in between"))
+                    };
                 }
                 14 | 15 | 20 | 21 => return Err(unfit("pictures in layers")),
                 2..=4 => return Err(unfit("slices in partitions")),
                 1 | 5 => slices += 1,
                 _ => {}
             }
-            let length = u32::try_from(unit.len()).map_err(|_| unfit("a unit of more than 4 GiB"))?;
+            let length =
+                u32::try_from(unit.len()).map_err(|_| unfit("a unit of more than 4 GiB"))?;
             out.push(&length.to_be_bytes())?;
             out.push(unit)
         })?;
