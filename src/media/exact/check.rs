@@ -119,7 +119,9 @@ fn fed(bytes: Vec<u8>) -> (mpsc::Receiver<Vec<u8>>, impl Future<Output = ()>) {
 fn stretches(pictures: &[Picture], depth: usize) -> Vec<Range<usize>> {
     let count = pictures.len();
     let key_before = |index: usize| {
-        let mut next = count + depth;
+        let behind = pictures.get(index + 1..).unwrap_or_default();
+        let next = behind.iter().position(|picture| picture.key);
+        let mut next = next.map_or(usize::MAX, |next| index + 1 + next);
         let before = pictures.get(..=index).unwrap_or_default();
         let keys = before.iter().enumerate().rev().filter(|(_, picture)| picture.key);
         let long = keys.map(|(key, _)| (key, std::mem::replace(&mut next, key)));
