@@ -320,13 +320,21 @@ impl Job<'_> {
         };
         let (send, feed) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
         let (parts, planned) = (Arc::clone(self.parts), plan.clone());
-        let composing = tokio::task::spawn_blocking(move || {
-            compose::write(&parts, &planned, &mut |piece| send.blocking_send(piece).is_ok())
+        let limits = self.limits();
+        // of the two it is FFmpeg whose progress counts; a file system that hangs is left behind at the deadline
+        let patient = Limits { stall: limits.deadline, ..limits.clone() };
+        let composing = native::run(&patient, move |control| {
+            let mut sink = |piece| control.go_on().is_ok() && send.blocking_send(piece).is_ok();
+            compose::write(&parts, &planned, &mut sink)
         });
-        let ran = self.ffmpeg.run(&mut command, Some(feed), &self.limits()).await;
-        // the feed is gone now, so composing ends at its next piece
-        let composed = composing.await;
-        match composed.map_err(|error| Error::internal("composing a clip", error))? {
+        // where FFmpeg ends early the feed is gone, and composing ends at its next piece
+        let (ran, composed) =
+            tokio::join!(self.ffmpeg.run(&mut command, Some(feed), &limits), composing);
+        let composed = match composed {
+            Ok(composed) => composed,
+            Err(error) => return Err(ran.err().unwrap_or(error)),
+        };
+        match composed {
             Ok(composed) => ran.map(|_| Some(Made { draft, composed, native: None })),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Changed) if !plan.encode => Ok(None),

@@ -10,6 +10,7 @@ mod fallback;
 mod files;
 mod joins;
 mod material;
+mod native;
 mod processes;
 
 use std::{path::Path, time::Duration};

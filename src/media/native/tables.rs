@@ -328,3 +328,151 @@ fn runs(values: impl Iterator<Item = u32>) -> Vec<(u32, u32)> {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::media::mp4;
+
+    /// 320 x 180, High.
+    const SPS: [u8; 25] = [
+        0x67, 0x64, 0x00, 0x0c, 0xac, 0xd9, 0x41, 0x41, 0x9f, 0x9f, 0x01, 0x6c, 0x80, 0x00, 0x00,
+        0x03, 0x00, 0x80, 0x00, 0x00, 0x1e, 0x07, 0x8a, 0x14, 0xcb,
+    ];
+
+    fn pictures() -> Kind {
+        let sets = [SPS.to_vec(), vec![0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0]];
+        Kind::Pictures(Pictures::judge(&sets).expect("plain sets"))
+    }
+
+    fn read(tracks: &[Track], room: usize, payload: u64) -> (mp4::Mp4, Vec<u8>) {
+        let front = front(tracks, &Metadata::default(), room, payload).expect("room");
+        assert_eq!(front.len(), room);
+        let name = format!("tables-{}.mp4", uuid::Uuid::new_v4().simple());
+        let path = std::env::temp_dir().join(name);
+        let mut file = File::create(&path).expect("a file");
+        file.write_all(&front).expect("written");
+        // a hole: takes no space on disk
+        file.set_len(room as u64 + payload).expect("longer");
+        let read = mp4::read(&path);
+        std::fs::remove_file(&path).expect("removed");
+        (read.expect("what we write, we read"), front)
+    }
+
+    fn track(kind: Kind, timescale: u32, samples: &[(u32, u32, u32)], edit: Edit) -> Track {
+        let mut at = 0;
+        let steps = samples.iter().map(|(step, ..)| {
+            let this = at;
+            at += i64::from(*step);
+            this
+        });
+        Track {
+            kind,
+            timescale,
+            dts: steps.collect(),
+            shifts: samples.iter().map(|(_, shift, _)| *shift).collect(),
+            keys: None,
+            sizes: samples.iter().map(|(.., size)| *size).collect(),
+            chunks: vec![Chunk { offset: 0, samples: u32::try_from(samples.len()).expect("few") }],
+            last: samples.last().map_or(0, |(step, ..)| *step),
+            edit,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn what_is_written_is_read(
+            samples in prop::collection::vec((1u32..9000, 0u32..20_000, 1u32..90_000), 1..120),
+            sound in prop::collection::vec(1024u32..1030, 0..60),
+            keys in prop::collection::btree_set(1u32..120, 0..20),
+            lead in 0u64..3,
+            spare in prop::sample::select(vec![0usize, 8, 9, 4000]),
+        ) {
+            let count = u32::try_from(samples.len()).expect("few");
+            let length: u64 = samples.iter().map(|(step, ..)| u64::from(*step)).sum();
+            let edit = Edit { empty: 0, duration: length, media_time: u64::from(samples[0].1) };
+            let mut video = track(pictures(), 90_000, &samples, edit);
+            let mut keys: Vec<_> = keys.into_iter().filter(|key| *key <= count).collect();
+            keys.insert(0, 1);
+            keys.dedup();
+            video.keys = Some(keys.clone());
+            let mut tracks = vec![video];
+            let format = AudioFormat { rate: 48_000, channels: 2, profile: 1 };
+            if !sound.is_empty() {
+                let frames: Vec<_> = sound.iter().map(|step| (*step, 0, 7)).collect();
+                let edit = Edit { empty: lead, duration: 90_000, media_time: 1024 };
+                tracks.push(track(Kind::Sound(format), 48_000, &frames, edit));
+            }
+            let need = front(&tracks, &Metadata::default(), 1 << 20, 5).expect("room");
+            let free = need.windows(4).position(|name| name == b"free").expect("spare") - 4;
+            let room = free + 8 + spare;
+            // where nothing is left there is no box for it
+            let (read, front) = read(&tracks, room, 5);
+            prop_assert_eq!(front.windows(4).any(|name| name == b"free"), spare > 0);
+            prop_assert!(read.index_in_front);
+            prop_assert_eq!(read.timescale, 90_000);
+            let video = read.track(b"vide").expect("pictures");
+            prop_assert_eq!((video.samples, video.sample_entries), (count, 1));
+            prop_assert_eq!((video.width, video.height), (320, 180));
+            prop_assert_eq!(video.sync_samples.as_ref(), Some(&keys));
+            let edits = vec![mp4::Edit { duration: length, media_time: i64::from(samples[0].1) }];
+            prop_assert_eq!(&video.edits, &edits);
+            prop_assert_eq!(video.first_sample_pts, i64::from(samples[0].1));
+            let mut dts = 0i64;
+            let (begin, end) = (i64::from(samples[0].1), i64::from(samples[0].1) + length as i64);
+            let mut shown = Vec::new();
+            for (step, shift, _) in &samples {
+                let pts = dts + i64::from(*shift);
+                if (begin..end).contains(&pts) {
+                    shown.push(pts - begin);
+                }
+                dts += i64::from(*step);
+            }
+            prop_assert_eq!(video.presented as usize, shown.len());
+            prop_assert_eq!(Some(&video.last_pts), shown.iter().max());
+            let sounds = read.track(b"soun").map_or(0, |track| track.samples as usize);
+            prop_assert_eq!(sounds, sound.len());
+            if let Some(track) = read.track(b"soun") {
+                prop_assert_eq!(track.edits.len(), if lead > 0 { 2 } else { 1 });
+                prop_assert_eq!(track.edits.last().map(|edit| edit.media_time), Some(1024));
+            }
+        }
+    }
+
+    #[test]
+    fn beyond_four_gibibytes_places_and_lengths_have_eight_bytes() {
+        let far = 5u64 << 30;
+        let edit = Edit { empty: 0, duration: 6000, media_time: 0 };
+        let mut video = track(pictures(), 90_000, &[(3000, 0, 9), (3000, 0, 9)], edit);
+        let room = 4096;
+        video.chunks = vec![Chunk { offset: 4096, samples: 1 }, Chunk { offset: far, samples: 1 }];
+        let (read, front) = read(&[video], room, far);
+        assert_eq!(read.size_bytes, room as u64 + far);
+        assert_eq!(read.track(b"vide").map(|track| track.presented), Some(2));
+        let at = front.windows(4).position(|name| name == b"co64").expect("large offsets");
+        assert_eq!(front[at + 8..at + 12], 2u32.to_be_bytes());
+        assert_eq!(front[at + 12..at + 20], 4096u64.to_be_bytes());
+        assert_eq!(front[at + 20..at + 28], far.to_be_bytes());
+        assert!(!front.windows(4).any(|name| name == b"stco"));
+        assert_eq!(front[room - 16..room - 8], *b"\0\0\0\x01mdat");
+        assert_eq!(front[room - 8..], (far + 16).to_be_bytes());
+    }
+
+    #[test]
+    fn too_little_room_is_noticed() {
+        let edit = Edit { empty: 0, duration: 3000, media_time: 0 };
+        let tracks = [track(pictures(), 90_000, &[(3000, 0, 9)], edit)];
+        let whole = front(&tracks, &Metadata::default(), 4096, 9).expect("room");
+        let free = whole.windows(4).position(|name| name == b"free").expect("spare") - 4;
+        assert!(front(&tracks, &Metadata::default(), free + 8, 9).is_some());
+        for room in [0, 100, free, free + 7, free + 9, free + 15] {
+            assert_eq!(front(&tracks, &Metadata::default(), room, 9), None, "{room}");
+        }
+        assert!(front(&tracks, &Metadata::default(), free + 16, 9).is_some());
+    }
+}
