@@ -7,15 +7,18 @@
 use std::path::Path;
 
 use futures::{StreamExt, stream};
-use livekit_replay::media::{
-    TOLERANCE,
-    compose::Precision,
-    cut::{CutOutcome, CutSpan},
+use livekit_replay::{
+    config::Muxer,
+    media::{
+        TOLERANCE,
+        compose::Precision,
+        cut::{CutOutcome, CutSpan},
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    make,
+    Way, make,
     material::{FPS, FRAME, Recording, Scratch, Seen, watch_once},
 };
 
@@ -128,7 +131,8 @@ async fn judge(recording: &Recording, window: Window, precision: Precision, dir:
     let begin = recording.pts_of(recording.kind.first_number);
     let all = 0..recording.segments.len();
     let part = recording.part(all, begin + window.from, begin + window.to);
-    let made = make(vec![part], precision, dir).await.unwrap();
+    let way = Way { precision, muxer: Muxer::Auto };
+    let made = make(vec![part], way, dir).await.unwrap();
     let (file, audio) = (made.file.clone(), recording.kind.audio);
     let exact = precision == Precision::Exact;
     let watching = tokio::task::spawn_blocking(move || {

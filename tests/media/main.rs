@@ -5,7 +5,9 @@
 
 mod cuts;
 mod damage;
+mod edges;
 mod exactness;
+mod fallback;
 mod files;
 mod joins;
 mod material;

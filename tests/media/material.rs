@@ -12,6 +12,7 @@ use livekit_replay::media::{
     compose::{CutPart, SegmentFile},
     ts::{SegmentFacts, inspect, unwrap_pts},
 };
+use rand::{Rng, SeedableRng};
 
 use crate::picture::{self, RATE};
 
@@ -51,6 +52,10 @@ pub struct Kind {
     pub first_number: i64,
     /// Where the time stamps begin, in seconds.
     pub offset_seconds: i64,
+    /// Further options of the encoder, between spaces.
+    pub options: &'static str,
+    /// A soft noise besides the beeps: no two frames of sound are alike.
+    pub hiss: bool,
 }
 
 pub const TWO_SECONDS: Kind = Kind {
@@ -60,6 +65,8 @@ pub const TWO_SECONDS: Kind = Kind {
     audio: true,
     first_number: 0,
     offset_seconds: 3600,
+    options: "",
+    hiss: false,
 };
 
 /// A recording on disk.
@@ -71,10 +78,13 @@ pub struct Recording {
 impl Recording {
     /// Made once and kept for all tests: the name says all that decides its bytes.
     pub fn make(kind: Kind) -> Recording {
-        let Kind { size, segment_seconds, seconds, audio, first_number, offset_seconds } = kind;
+        let Kind { size, segment_seconds, seconds, audio, first_number, offset_seconds, .. } = kind;
+        let more: String = kind.options.chars().filter(char::is_ascii_alphanumeric).collect();
         let name = format!(
-            "recording-{}x{}-{segment_seconds}-{seconds}-{audio}-{first_number}-{offset_seconds}",
-            size.0, size.1
+            "recording-{}x{}-{segment_seconds}-{seconds}-{audio}-{first_number}-{offset_seconds}{}{more}",
+            size.0,
+            size.1,
+            if kind.hiss { "-hiss" } else { "" }
         );
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if !place.exists() {
@@ -154,6 +164,7 @@ fn encode(kind: Kind, out: &Path) {
     command.args(["-preset", "superfast", "-bf", "3", "-crf", "23"]);
     // as the egress does: a key frame where a segment begins, else x264's own maximum
     command.args(["-x264-params", "keyint=250:scenecut=0:b-pyramid=normal"]);
+    command.args(kind.options.split_whitespace());
     let seconds = kind.segment_seconds;
     command.args(["-force_key_frames", &format!("expr:gte(t,n_forced*{seconds})")]);
     let cuts: Vec<_> =
@@ -171,7 +182,9 @@ fn encode(kind: Kind, out: &Path) {
 }
 
 fn beeps(kind: Kind) -> Vec<u8> {
-    let samples = (0..kind.seconds as usize * RATE).map(picture::sample);
+    let mut noise = rand::rngs::StdRng::seed_from_u64(1);
+    let mut hiss = || if kind.hiss { noise.random_range(-900..900) } else { 0 };
+    let samples = (0..kind.seconds as usize * RATE).map(|at| picture::sample(at) + hiss());
     samples.flat_map(|value| [value, value]).flat_map(i16::to_le_bytes).collect()
 }
 
