@@ -246,6 +246,16 @@ async fn a_window_on_its_frames_is_copied_without_the_encoder() {
 }
 
 #[tokio::test]
+async fn edges_far_from_each_other() {
+    let recording = Recording::make(Kind { seconds: 44, ..FOUR });
+    let dir = Scratch::new();
+    let part = recording.part(0..11, recording.pts_of(20), recording.pts_of(1300));
+    let made = make(vec![part], EXACT, &dir.0).await.unwrap();
+    assert_eq!(made.unfit, None);
+    judge(&recording, &made, 20, 1299, "forty seconds");
+}
+
+#[tokio::test]
 async fn a_short_window_inside_one_group_is_encoded_and_its_sound_copied() {
     let recording = Recording::make(TEN);
     let dir = Scratch::new();

@@ -1,5 +1,5 @@
-//! Before a clip with encoded edges is believed: its edges and seams are decoded, with and without its edit list, and
-//! the copied pictures there have to be the source's, bit for bit after decoding.
+//! Before a clip with encoded edges is believed: without its edit list it has to hold exactly the pictures planned;
+//! its edges and seams are decoded; and copied pictures there have to look like the source's, bit for bit.
 
 use std::{collections::BTreeMap, ops::Range, path::Path};
 
@@ -31,8 +31,8 @@ const ROUNDING: i64 = 2;
 /// What one decoded stretch showed: a name for the content of each picture, by its time in the clip.
 type Seen = BTreeMap<i64, String>;
 
-/// Decodes edges and seams of the finished file. `lead`: ticks that lie before the shown part when the edit list is
-/// ignored.
+/// Decodes edges and seams of the finished file, and lists all its pictures as they are stored. `lead`: ticks that lie
+/// before the shown part when the edit list is ignored.
 ///
 /// # Errors
 /// [`Refusal::Unfit`] for anything odd, be it only a word of FFmpeg's; [`Refusal::Failed`] on cancellation.
@@ -46,35 +46,33 @@ pub(super) async fn check(
 ) -> Result<(), Refusal> {
     let stretches = stretches(&made.pictures, made.depth);
     let mut command = ffmpeg.command();
-    command.args(["-copyts"]);
-    let mut outputs = Vec::new();
-    for ignored in [false, true] {
-        for stretch in &stretches {
-            if ignored {
-                command.args(["-ignore_editlist", "1"]);
-            }
-            let first = made.pictures.get(stretch.start).map_or(0, |first| first.pts);
-            let at = first + if ignored { lead } else { 0 };
-            if first > 0 {
-                // FFmpeg seeks to the key picture at or before: a hair behind it means this one
-                let at = ticks_to_micros(at + HAIR);
-                command.args(["-noaccurate_seek", "-ss", &format!("{at}us")]);
-            }
-            command.args(["-an", "-i"]).arg(file);
-            outputs.push((at, stretch.len(), Draft::new(work_dir, "hash")));
+    command.args(["-copyts", "-ignore_editlist", "1", "-an", "-i"]).arg(file);
+    let mut decoded = Vec::new();
+    for stretch in &stretches {
+        let first = made.pictures.get(stretch.start).map_or(0, |first| first.pts);
+        if first > 0 {
+            // FFmpeg seeks to the key picture at or before: a hair behind it means this one
+            let at = ticks_to_micros(first + HAIR);
+            command.args(["-noaccurate_seek", "-ss", &format!("{at}us")]);
         }
+        command.args(["-an", "-i"]).arg(file);
+        decoded.push((first, stretch.len()));
     }
     let feed = (!made.compared.is_empty()).then(|| {
         command.args(["-f", "mpegts", "-i", "pipe:0"]);
-        outputs.push((BASE, made.compared.len(), Draft::new(work_dir, "hash")));
+        decoded.push((BASE, made.compared.len()));
         fed(made.reference)
     });
-    for (index, (first, count, draft)) in outputs.iter().enumerate() {
-        command.args(["-map", &format!("{index}:v:0"), "-frames:v", &count.to_string()]);
-        // should the seek have gone further back
-        let from = ticks_to_micros(first - HAIR);
-        command.args(["-vf", &format!("select='gte(t*1000000,{from})'")]);
-        command.args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
+    let lists: Vec<_> = (0..=decoded.len()).map(|_| Draft::new(work_dir, "hash")).collect();
+    command.args(["-map", "0:v:0", "-c", "copy"]);
+    for (index, draft) in lists.iter().enumerate() {
+        if let Some((first, count)) = index.checked_sub(1).and_then(|at| decoded.get(at)) {
+            command.args(["-map", &format!("{index}:v:0"), "-frames:v", &count.to_string()]);
+            // should the seek have gone further back
+            let from = ticks_to_micros(first - HAIR);
+            command.args(["-vf", &format!("select='gte(t*1000000,{from})'")]);
+            command.args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
+        }
         command.args(["-f", "framehash", "-hash", "murmur3"]).overwrite().arg(draft.path());
     }
     let (feed, feeding) = feed.unzip();
@@ -94,7 +92,7 @@ pub(super) async fn check(
         return Err(Unfit::Check(said.join(" | ")).into());
     }
     let mut seen = Vec::new();
-    for (.., draft) in &outputs {
+    for draft in &lists {
         let text = tokio::fs::read_to_string(draft.path()).await;
         let text = text.map_err(|error| Error::internal("reading decoded pictures", error))?;
         seen.push(parse(&text).ok_or_else(|| Unfit::Check("the check cannot be read".into()))?);
@@ -171,51 +169,47 @@ fn parse(text: &str) -> Option<Seen> {
     Some(seen)
 }
 
-/// Compares what was decoded with what is meant to be there, and with the source.
+/// Compares what is stored and what was decoded with what is meant to be there, and with the source.
 fn judge(
     pictures: &[Picture],
     stretches: &[Range<usize>],
-    compared: &[i64],
+    compared: &[(i64, i64)],
     lead: i64,
     seen: Vec<Seen>,
 ) -> Result<(), Unfit> {
-    let wrong = |why: String| Err(Unfit::Check(why));
     let mut seen = seen.into_iter();
+    same_times(&seen.next().unwrap_or_default(), pictures, lead)?;
     let mut shown = Seen::new();
-    for moved in [0, lead] {
-        for stretch in stretches {
-            let Some(own) = seen.next() else { return wrong("a stretch is missing".to_owned()) };
-            let own: Seen = own.into_iter().map(|(time, hash)| (time - moved, hash)).collect();
-            let expected = pictures.get(stretch.clone()).unwrap_or_default();
-            let right = own.len() == expected.len()
-                && own.keys().zip(expected).all(|(time, picture)| near(*time, picture.pts));
-            if !right {
-                let (first, last) = (own.keys().next(), own.keys().next_back());
-                return wrong(format!(
-                    "{stretch:?}: {} pictures of {} ({first:?}..{last:?})",
-                    own.len(),
-                    expected.len()
-                ));
-            }
-            for ((_, hash), picture) in own.into_iter().zip(expected) {
-                let before = shown.entry(picture.pts).or_insert_with(|| hash.clone());
-                if *before != hash {
-                    return wrong(format!("{} looks different without edit list", picture.pts));
-                }
-            }
-        }
+    for stretch in stretches {
+        let own = seen.next().unwrap_or_default();
+        let expected = pictures.get(stretch.clone()).unwrap_or_default();
+        same_times(&own, expected, 0)?;
+        shown.extend(expected.iter().map(|picture| picture.pts).zip(own.into_values()));
     }
     let source = seen.next().unwrap_or_default();
     if source.len() != compared.len() {
-        return wrong(format!("{} of {} source pictures", source.len(), compared.len()));
+        let why = format!("{} of {} source pictures", source.len(), compared.len());
+        return Err(Unfit::Check(why));
     }
-    for (time, hash) in source {
-        let same = shown.range(time - BASE - ROUNDING..=time - BASE + ROUNDING).next();
-        if same.is_none_or(|(_, own)| *own != hash) {
-            return wrong(format!("the picture at {} is not the source's", time - BASE));
+    let mut compared = compared.to_vec();
+    compared.sort_unstable();
+    for ((time, hash), (there, here)) in source.into_iter().zip(compared) {
+        if !near(time, there) || shown.get(&here) != Some(&hash) {
+            return Err(Unfit::Check(format!("the picture at {here} is not the source's")));
         }
     }
     Ok(())
+}
+
+/// Whether these are exactly the pictures, each at its time.
+fn same_times(own: &Seen, expected: &[Picture], moved: i64) -> Result<(), Unfit> {
+    let pairs = || own.keys().zip(expected);
+    if own.len() == expected.len() && pairs().all(|(time, one)| near(time - moved, one.pts)) {
+        return Ok(());
+    }
+    let odd = pairs().find(|(time, one)| !near(*time - moved, one.pts));
+    let odd = odd.map(|(time, one)| (time - moved, one.pts));
+    Err(Unfit::Check(format!("{} pictures of {}, {odd:?}", own.len(), expected.len())))
 }
 
 fn near(time: i64, other: i64) -> bool {
@@ -271,21 +265,23 @@ mod tests {
         let all = pictures("ECE", 5);
         let ranges = stretches(&all, 2);
         assert_eq!(ranges, [0..15]);
-        let compared: Vec<_> = all[5..10].iter().map(|one| one.pts).collect();
+        let there = |one: &Picture| one.pts + BASE - 15_000;
+        let compared: Vec<_> = all[5..10].iter().map(|one| (there(one), one.pts)).collect();
         let judged = |change: &dyn Fn(&mut [Seen; 3])| {
-            let source = seen(&all[5..10], BASE);
-            let mut both = [seen(&all, 0), seen(&all, 6000), source];
-            change(&mut both);
-            judge(&all, &ranges, &compared, 6000, both.into())
+            let source = seen(&all[5..10], BASE - 15_000);
+            let mut lists = [seen(&all, 6000), seen(&all, 0), source];
+            change(&mut lists);
+            judge(&all, &ranges, &compared, 6000, lists.into())
         };
         assert_eq!(judged(&|_| {}), Ok(()));
         let other = || "other".to_owned();
-        assert!(judged(&|seen| drop(seen[0].remove(&0))).is_err());
-        assert!(judged(&|seen| drop(seen[1].remove(&48_000))).is_err());
-        assert!(judged(&|seen| drop(seen[1].insert(6000, other()))).is_err());
-        assert!(judged(&|seen| drop(seen[0].insert(45_000, other()))).is_err());
-        assert!(judged(&|seen| drop(seen[2].insert(BASE + 18_000, other()))).is_err());
-        assert!(judged(&|seen| drop(seen[2].remove(&(BASE + 18_000)))).is_err());
+        assert!(judged(&|seen| drop(seen[0].remove(&6000))).is_err());
+        assert!(judged(&|seen| drop(seen[0].insert(51_000, other()))).is_err());
+        assert!(judged(&|seen| drop(seen[1].remove(&42_000))).is_err());
+        assert!(judged(&|seen| drop(seen[1].insert(45_000, other()))).is_err());
+        assert!(judged(&|seen| drop(seen[1].insert(18_000, other()))).is_err());
+        assert!(judged(&|seen| drop(seen[2].insert(BASE + 3_000, other()))).is_err());
+        assert!(judged(&|seen| drop(seen[2].remove(&(BASE + 3_000)))).is_err());
     }
 
     #[test]

@@ -64,10 +64,10 @@ pub(super) struct Made {
     pub depth: usize,
     /// In the order they are shown; groups are closed, so every group lies together.
     pub pictures: Vec<Picture>,
-    /// The source's pictures next to the seams, as a transport stream whose times are those of the clip, `BASE` later.
+    /// The source's pictures next to the seams, as a transport stream with a clock of its own.
     pub reference: Vec<u8>,
-    /// Times of the reference's pictures in the clip.
-    pub compared: Vec<i64>,
+    /// Times of the reference's pictures: there, and in the clip.
+    pub compared: Vec<(i64, i64)>,
 }
 
 /// Writes the clip. Blocking.
@@ -98,6 +98,7 @@ pub(super) fn write(task: &Task<'_>, path: &Path) -> Result<Made, Refusal> {
         order: Order::new(format, plan.frame_duration),
         sound,
         reference: TsWriter::new(false),
+        reference_end: BASE,
         compared: Vec::new(),
         pictures: Vec::new(),
         due: VecDeque::new(),
@@ -135,7 +136,9 @@ struct Output {
     order: Order,
     sound: Option<Track>,
     reference: TsWriter,
-    compared: Vec<i64>,
+    /// Where the reference goes on: its groups lie close to each other, because FFmpeg warns of long holes.
+    reference_end: i64,
+    compared: Vec<(i64, i64)>,
     pictures: Vec<Picture>,
     /// Sound of the segment at hand that belongs behind the pictures written so far, and its times in the clip.
     due: VecDeque<(i64, AudioFrame)>,
@@ -224,15 +227,14 @@ impl Output {
         let before = self.pictures.last();
         let behind_seam = before.is_some_and(|last| !last.copied || last.part != lie.part);
         let times = segment.times.get(range.clone()).unwrap_or_default();
-        let count = match (ends_here, behind_seam) {
-            (true, _) => cut.copied,
-            (false, true) => clean_prefix(times, cut.copied.min(COMPARED)),
-            (false, false) => 0,
-        };
-        let kept = times.iter().take(count).map(|time| time + lie.moved);
+        let count = cut.copied.min(COMPARED);
+        let count = if ends_here || behind_seam { clean_prefix(times, count) } else { 0 };
+        let Some(&first) = times.first().filter(|_| count > 0) else { return };
+        let offset = self.reference_end - first;
+        let kept = times.iter().take(count).map(|time| (time + offset, time + lie.moved));
         self.compared.extend(kept);
         let pictures = segment.pictures(range, count);
-        write_pictures(&mut self.reference, pictures, lie.moved + BASE);
+        self.reference_end = write_pictures(&mut self.reference, pictures, offset) + TICKS;
     }
 
     fn copy(
