@@ -331,6 +331,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             orphan_max: seconds(10_800),
         },
         capture: Capture {
+            muxer: livekit_replay::config::Muxer::Auto,
             wait: seconds(1),
             tail_wait: seconds(1),
             workers: 1,
