@@ -5,10 +5,12 @@
 
 mod cuts;
 mod damage;
+mod exactness;
 mod files;
 mod joins;
 mod material;
 mod native;
+mod picture;
 mod processes;
 
 use std::{path::Path, time::Duration};
