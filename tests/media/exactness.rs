@@ -15,7 +15,7 @@ use livekit_replay::media::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    make,
+    EXACT, NATIVE, make,
     material::{FPS, FRAME, Recording, Scratch, Seen, watch_once},
 };
 
@@ -128,7 +128,8 @@ async fn judge(recording: &Recording, window: Window, precision: Precision, dir:
     let begin = recording.pts_of(recording.kind.first_number);
     let all = 0..recording.segments.len();
     let part = recording.part(all, begin + window.from, begin + window.to);
-    let made = make(vec![part], precision, dir).await.unwrap();
+    let way = if precision == Precision::Exact { EXACT } else { NATIVE };
+    let made = make(vec![part], way, dir).await.unwrap();
     let (file, audio) = (made.file.clone(), recording.kind.audio);
     let exact = precision == Precision::Exact;
     let watching = tokio::task::spawn_blocking(move || {
