@@ -10,6 +10,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod names;
 pub mod playlist;
+pub mod preview;
 pub mod retention;
 pub mod selection;
 pub mod share;

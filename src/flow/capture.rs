@@ -146,15 +146,32 @@ fn kept_answer(id: &ClipId) -> idempotency::Kept {
     }
 }
 
-/// The caller's own session. Who may see it without owning it learns that it is not his.
-async fn load_own(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
+/// The caller's own session, not discarded.
+pub(super) async fn load_own(
+    deps: &Deps,
+    caller: &Caller,
+    id: &SessionId,
+) -> Result<session::Model> {
     let session = session::load(deps.db.conn(), id).await?;
+    check_own(deps, caller, &session).await?;
+    if session.discard { Err(Error::not_found("session")) } else { Ok(session) }
+}
+
+/// Refuses a session that is not the caller's. Who may see it without owning it learns that it is not his.
+pub(super) async fn check_own(
+    deps: &Deps,
+    caller: &Caller,
+    session: &session::Model,
+) -> Result<()> {
     if session.user_id == caller.user_id {
-        return if session.discard { Err(Error::not_found("session")) } else { Ok(session) };
+        return Ok(());
     }
     let community = session.community_id.as_ref();
     if authorize::allowed(deps, caller, Permission::ManageReplayLimits, community).await? {
-        return Err(Error::new(Code::NotOwner, "Only its owner can capture from this session."));
+        return Err(Error::new(
+            Code::NotOwner,
+            "Only its owner can look at or capture from this session.",
+        ));
     }
     Err(Error::not_found("session"))
 }

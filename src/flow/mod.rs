@@ -24,6 +24,7 @@ pub mod links;
 pub mod maintenance;
 pub mod material;
 pub mod place;
+pub mod preview;
 pub mod probe;
 pub mod rate_limit;
 pub mod reap;

@@ -27,11 +27,18 @@ mod layers;
 pub mod limits;
 mod me;
 mod openapi;
+mod preview;
 pub mod sessions;
 pub mod webhooks;
 
 /// Where the API begins; health, figures and documents are at the root.
 pub const BASE: &str = "/livekit-replay";
+
+/// The address of something under [`BASE`], absolute where `server.public_url` is set.
+fn address(deps: &Deps, path: &str) -> String {
+    let root = deps.config.server.public_url.as_deref().unwrap_or_default();
+    format!("{}{BASE}{path}", root.trim_end_matches('/'))
+}
 
 /// The largest body we take.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -83,6 +90,7 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(limited(sessions::routes(), Limited::Delete))
         .merge(limited(sessions::start_routes(), Limited::Start))
+        .merge(preview::routes())
         .merge(webhooks::routes())
         .merge(limited(clips::routes(), Limited::Delete))
         .merge(limited(clips::capture_routes(), Limited::Capture))

@@ -113,7 +113,7 @@ impl LiveKit for NoLiveKit {
 
 /// No scheduled work: these tests start none.
 #[derive(Debug)]
-struct NoMaintenance;
+pub struct NoMaintenance;
 
 #[async_trait]
 impl Maintenance for NoMaintenance {
@@ -135,7 +135,7 @@ pub enum On {
 pub struct Bench {
     pub deps: Deps,
     pub clock: Arc<ShiftedClock>,
-    app: Router,
+    pub app: Router,
     dir: PathBuf,
     server: Option<(String, String)>,
     jobs: Option<tokio::task::JoinHandle<()>>,

@@ -1,0 +1,44 @@
+//! Looking at a recording and using it again: previews, trims, streams, filmstrips, estimates. Real segments with
+//! numbered pictures, real FFmpeg as the player, both engines.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    dead_code,
+    reason = "tests; parts are shared with other suites"
+)]
+
+#[path = "../clips/bench.rs"]
+mod bench;
+#[path = "../media/material.rs"]
+mod material;
+mod preview;
+mod studio;
+
+/// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
+macro_rules! on_both_engines {
+    ($($room:ident :: $story:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $story() {
+                let bench = crate::bench::Bench::on(crate::bench::On::Sqlite).await;
+                crate::$room::$story(bench.expect("SQLite is always at hand")).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $story() {
+                match crate::bench::Bench::on(crate::bench::On::Postgres).await {
+                    Some(bench) => crate::$room::$story(bench).await,
+                    None => eprintln!("skipped: TEST_POSTGRES_URL is not set"),
+                }
+            })+
+        }
+    };
+}
+
+on_both_engines!(
+    preview::a_preview_plays_through_across_an_epoch_change,
+    preview::a_preview_slides_while_cleanup_runs_and_no_number_changes,
+    preview::a_link_opens_what_it_was_made_for_and_nothing_else,
+    preview::a_clip_can_be_watched_while_it_is_being_made,
+);
