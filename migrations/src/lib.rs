@@ -12,6 +12,7 @@ mod m0002_clips;
 mod m0003_access_and_limits;
 mod m0004_upkeep;
 mod m0005_preview;
+mod m0006_trims;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_access_and_limits::Migration),
             Box::new(m0004_upkeep::Migration),
             Box::new(m0005_preview::Migration),
+            Box::new(m0006_trims::Migration),
         ]
     }
 }

@@ -19,4 +19,5 @@ pub mod supervision;
 pub(crate) mod text_enum;
 pub mod time;
 pub mod timeline;
+pub mod trim;
 pub mod window;

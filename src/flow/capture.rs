@@ -14,7 +14,7 @@ use super::{
 use crate::{
     access::{Caller, Permission},
     domain::{
-        id::{ClipId, SessionId},
+        id::{ClipId, SessionId, UserId},
         lifecycle::{ClipStatus, SessionStatus},
         names,
         selection::{self, Coverage, Gap, Plan, Selection},
@@ -120,7 +120,7 @@ async fn accept(
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved_bytes = i64::try_from(needed).unwrap_or(i64::MAX);
     check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
-    reserve(&tx, deps, &material.session, reserved_bytes, now).await?;
+    reserve(&tx, deps, &material.session.user_id, reserved_bytes, now).await?;
 
     let row = clip_row(&material.session, &resolved, &request, title, visibility, now);
     let clip = Clip { reserved_bytes, ..row };
@@ -284,12 +284,12 @@ pub(super) fn has_gaps(gaps: &[Gap]) -> Error {
 pub(super) async fn reserve(
     tx: &Tx,
     deps: &Deps,
-    session: &session::Model,
+    user: &UserId,
     bytes: i64,
     now: Timestamp,
 ) -> Result<()> {
     let default = deps.config.limits.user_quota_bytes;
-    let Err(account) = quota::reserve(tx, &session.user_id, bytes, default, now).await? else {
+    let Err(account) = quota::reserve(tx, user, bytes, default, now).await? else {
         return Ok(());
     };
     Err(quota_exceeded(&account, default, bytes))
@@ -368,10 +368,12 @@ fn clip_row(
         request_id: request.request_id.clone(),
         created_at: now,
         updated_at: now,
+        trim_of: None,
+        trim_plan: None,
     }
 }
 
-fn precision_name(precision: Precision) -> &'static str {
+pub(super) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Keyframe => "keyframe",
         Precision::Exact => "exact",

@@ -37,6 +37,7 @@ pub mod stop;
 pub mod stores;
 pub mod supervise;
 pub mod sweep;
+pub mod trim;
 pub mod upkeep;
 pub mod webhook;
 pub mod work;

@@ -115,7 +115,8 @@ pub async fn of_session(deps: &Deps, access: Access<'_>, id: &SessionId) -> Resu
 pub async fn of_clip(deps: &Deps, access: Access<'_>, id: &ClipId) -> Result<String> {
     let clip = clip::load(deps.db.conn(), id).await?;
     let session = session::find(deps.db.conn(), &clip.session_id).await?;
-    let session = session.filter(|session| session.user_id == clip.user_id);
+    // a part of another clip is not looked for among segments
+    let session = session.filter(|one| one.user_id == clip.user_id && clip.trim_of.is_none());
     let session = session.ok_or_else(|| Error::not_found("clip"))?;
     let scope = Scope::ClipPreview;
     let link = Link { scope, id: id.as_str(), generation: clip.link_generation };
@@ -146,7 +147,8 @@ pub async fn of_clip(deps: &Deps, access: Access<'_>, id: &ClipId) -> Result<Str
 /// The signed query of a clip's preview while it is being made, for its owner.
 pub fn clip_query(deps: &Deps, caller: &Caller, clip: &clip::Model) -> Option<String> {
     let own = caller.user_id == clip.user_id;
-    (own && clip.status == ClipStatus::Processing).then(|| {
+    let recorded = clip.trim_of.is_none();
+    (own && recorded && clip.status == ClipStatus::Processing).then(|| {
         let expires = links::expiry(deps.clock.now(), deps.config.clips.link_ttl);
         let viewer = Viewer { user: clip.user_id.clone(), member_since: None };
         let generation = clip.link_generation;

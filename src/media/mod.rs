@@ -11,6 +11,7 @@ pub mod files;
 pub mod mp4;
 pub mod poster;
 pub mod publish;
+pub mod reopen;
 pub mod ts;
 pub mod verify;
 

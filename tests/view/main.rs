@@ -13,6 +13,7 @@ mod bench;
 mod material;
 mod preview;
 mod studio;
+mod trim;
 
 /// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
 macro_rules! on_both_engines {
@@ -41,4 +42,8 @@ on_both_engines!(
     preview::a_preview_slides_while_cleanup_runs_and_no_number_changes,
     preview::a_link_opens_what_it_was_made_for_and_nothing_else,
     preview::a_clip_can_be_watched_while_it_is_being_made,
+    trim::a_trim_shows_the_pictures_of_its_part_and_no_others,
+    trim::a_trim_across_a_gap_knows_when_it_was,
+    trim::a_trim_outlives_the_clip_it_is_cut_out_of,
+    trim::what_cannot_be_trimmed_is_refused_and_a_repeat_gets_the_same_clip,
 );

@@ -5,12 +5,18 @@ use std::{net::SocketAddr, path::Path, process::Command, sync::Arc};
 use livekit_replay::{
     access::token::Verifier,
     config::Config,
-    domain::playlist::segment_file_name,
-    flow::index,
+    domain::{
+        id::{ClipId, UserId},
+        playlist::segment_file_name,
+    },
+    flow::{clip_files::ClipFiles, index, render, work},
     http::{self, AppState},
     livekit::webhook::Receiver,
     store::{Set, epoch},
 };
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bench::{Bench, NoMaintenance, Recorded},
@@ -148,4 +154,40 @@ pub fn file_of(dir: &Path, name: &str, bytes: &[u8]) -> String {
     let path = dir.join(name);
     std::fs::write(&path, bytes).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+/// Does the work that waits, in this task; nothing runs before it and nothing after.
+pub async fn make_all(bench: &Bench) {
+    let (workers, cancel) = (Semaphore::new(1), CancellationToken::new());
+    loop {
+        let leased = work::lease(&bench.deps, 16).await.unwrap();
+        if leased.is_empty() {
+            return;
+        }
+        for job in leased {
+            if let Err(error) = render::render(&bench.deps, &job, &workers, &cancel).await {
+                work::failed(&bench.deps, &job, &error).await.unwrap();
+            }
+        }
+    }
+}
+
+/// A finished capture of a window of the session.
+pub async fn captured(bench: &Bench, user: &str, body: Value) -> Value {
+    let asked = [("prefer", "respond-async")];
+    let reply = bench.ask_with(user, "POST", "/capture", Some(body), &asked).await;
+    assert_eq!(reply.status, 202, "{:#}", reply.json());
+    make_all(bench).await;
+    clip(bench, user, &reply.json()["id"]).await
+}
+
+/// A clip as its owner sees it.
+pub async fn clip(bench: &Bench, user: &str, id: &Value) -> Value {
+    bench.ask(user, "GET", &format!("/clips/{}", id.as_str().unwrap()), None).await.json()
+}
+
+/// Where a clip's files are.
+pub fn files(bench: &Bench, user: &str, clip: &Value) -> ClipFiles {
+    let id = ClipId::new(clip["id"].as_str().unwrap());
+    ClipFiles::of(&bench.deps, &UserId::new(user), &id).unwrap()
 }

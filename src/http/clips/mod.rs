@@ -40,9 +40,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(my_quota))
 }
 
-/// The route that is limited as a capture.
+/// The routes that are limited as captures.
 pub fn capture_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(capture::create))
+    OpenApiRouter::new().routes(routes!(capture::create)).routes(routes!(capture::trim))
 }
 
 /// Clips on a page unless asked otherwise.
