@@ -115,7 +115,7 @@ async fn accept(
         return Err(Error::not_found("session"));
     }
     let material = Material::load(&tx, &session.id).await?;
-    let resolved = resolve_window(&request.window, &rules(deps, &material.session, arrived_at))?;
+    let resolved = resolve(deps, &material.session, &request.window, arrived_at)?;
     let found = judge(&material, &resolved, request.gap_policy, now)?;
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved_bytes = i64::try_from(needed).unwrap_or(i64::MAX);
@@ -192,6 +192,16 @@ fn title(asked: Option<&str>, arrived_at: Timestamp) -> Result<String> {
     };
     names::check_title("title", asked)?;
     Ok(asked.to_owned())
+}
+
+/// The window that a request means for a session as it stands.
+pub(super) fn resolve(
+    deps: &Deps,
+    session: &session::Model,
+    request: &WindowRequest,
+    arrived_at: Timestamp,
+) -> Result<ResolvedWindow> {
+    resolve_window(request, &rules(deps, session, arrived_at))
 }
 
 fn rules(deps: &Deps, session: &session::Model, arrived_at: Timestamp) -> WindowRules {

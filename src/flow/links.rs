@@ -25,6 +25,8 @@ text_enum!(
         ClipPreview = "clip_preview",
         /// One segment of either.
         Segment = "segment",
+        /// The image of a filmstrip.
+        Filmstrip = "filmstrip",
     }
 );
 

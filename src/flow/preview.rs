@@ -60,7 +60,7 @@ pub fn session_query(deps: &Deps, caller: &Caller, session: &session::Model) -> 
 }
 
 /// Whether the promised minutes of a session are kept.
-fn is_promised(session: &session::Model, now: Timestamp) -> bool {
+pub(super) fn is_promised(session: &session::Model, now: Timestamp) -> bool {
     let kept = session.capturable_until.is_some_and(|until| until > now);
     let there = session.buffer_gone_at.is_none() && !session.discard;
     session.status.holds_place() || (there && kept)

@@ -208,7 +208,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// RFC 6266: an ASCII name for old clients, the true one encoded.
-fn disposition(name: &str) -> String {
+pub(super) fn disposition(name: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || " ._-()".contains(c) { c } else { '_' })

@@ -19,6 +19,7 @@ use crate::{
     domain::{
         id::{CommunityId, Identity, RoomName, SessionId, TrackId},
         names,
+        selection::Gap,
         sizes::Quality,
         time::Timestamp,
     },
@@ -167,6 +168,12 @@ pub struct GapBody {
     reason: String,
 }
 
+impl From<Gap> for GapBody {
+    fn from(gap: Gap) -> GapBody {
+        GapBody { from: gap.from, to: gap.to, reason: gap.reason.to_string() }
+    }
+}
+
 impl SessionBody {
     /// A session as `caller` sees it; the link in it is his.
     pub(super) fn of(deps: &Deps, caller: &Caller, shown: Shown) -> SessionBody {
@@ -214,11 +221,7 @@ impl From<flow::show::Buffer> for BufferBody {
             segments: buffer.segments,
             bytes: buffer.bytes,
             bytes_per_second: buffer.bytes_per_second,
-            gaps: buffer
-                .gaps
-                .into_iter()
-                .map(|gap| GapBody { from: gap.from, to: gap.to, reason: gap.reason.to_string() })
-                .collect(),
+            gaps: buffer.gaps.into_iter().map(GapBody::from).collect(),
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod compose;
 pub mod cut;
 pub mod ffmpeg;
 pub mod files;
+pub mod filmstrip;
+pub mod fragments;
 pub mod mp4;
 pub mod poster;
 pub mod publish;

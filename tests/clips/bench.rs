@@ -201,6 +201,8 @@ impl Bench {
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
             stores: Arc::default(),
+            places: Arc::default(),
+            filmstrips: Arc::default(),
             presence: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -570,6 +572,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             start_per_minute: 0,
             capture_per_minute: 0,
             delete_per_minute: 0,
+            filmstrip_per_minute: 0,
         },
         storage: config::Storage {
             buffer: dir.join("buffer"),

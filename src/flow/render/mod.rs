@@ -6,6 +6,8 @@ mod settle;
 mod tail;
 mod trimmed;
 
+pub(super) use tail::wait_for;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 pub use shape::ClipBody;
-pub(super) use shape::clip as body_of;
+pub(super) use shape::{clip as body_of, filename};
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<AppState> {

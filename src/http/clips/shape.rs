@@ -160,7 +160,7 @@ fn seconds(micros: i64) -> f64 {
 const NAME_BYTES: usize = 200;
 
 /// The title as a file name on any system: nothing that separates paths, hides an ending or turns the text around.
-pub(super) fn filename(title: &str) -> String {
+pub(in crate::http) fn filename(title: &str) -> String {
     let special = |c: char| {
         c.is_control()
             || "/\\:*?\"<>|".contains(c)
