@@ -72,6 +72,7 @@ pub const KEYS: &[Key] = &[
     key("sessions.rejoin_seconds"),
     key("sessions.audio_wait_ms"),
     short("sessions.orphan_max_hours", "REPLAY_ORPHAN_MAX_HOURS"),
+    key("capture.muxer"),
     key("capture.wait_seconds"),
     key("capture.tail_wait_seconds"),
     key("capture.workers"),

@@ -10,8 +10,8 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, RateLimits, Server,
-    Sessions, Storage, check, fault::Faults, layers, read::Reader,
+    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, Muxer, RateLimits,
+    Server, Sessions, Storage, check, fault::Faults, layers, read::Reader,
 };
 use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
 
@@ -264,7 +264,11 @@ fn read_sessions(reader: &mut Reader<'_>) -> Sessions {
 fn read_capture(reader: &mut Reader<'_>, buffer: &Buffer, server: &Server) -> Capture {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = reader.integer("capture.workers", 1..=1024);
+    let named = |name: &str| Muxer::NAMES.iter().find(|(known, _)| *known == name);
+    let muxer =
+        reader.text_that("capture.muxer", "auto, ffmpeg or native", |name| named(name).is_some());
     Capture {
+        muxer: muxer.and_then(|name| named(&name)).map(|(_, muxer)| *muxer).unwrap_or_default(),
         wait: reader
             .duration("capture.wait_seconds", SECOND, 0..=600)
             .unwrap_or_default()

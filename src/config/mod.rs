@@ -151,18 +151,38 @@ pub struct Sessions {
     pub orphan_max: Duration,
 }
 
+/// Who writes clips that are copied. Clips that are encoded are always FFmpeg's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Muxer {
+    /// Our own muxer, and FFmpeg for what that will not take.
+    #[default]
+    Auto,
+    /// FFmpeg.
+    Ffmpeg,
+    /// Our own muxer; what it will not take fails.
+    Native,
+}
+
+impl Muxer {
+    /// Names of the setting's values.
+    pub const NAMES: [(&'static str, Muxer); 3] =
+        [("auto", Muxer::Auto), ("ffmpeg", Muxer::Ffmpeg), ("native", Muxer::Native)];
+}
+
 /// Making clips.
 #[derive(Debug, Clone)]
 pub struct Capture {
+    /// Who writes copies.
+    pub muxer: Muxer,
     /// How long POST /capture waits for the clip by default.
     pub wait: Duration,
     /// How long a capture waits for late segments.
     pub tail_wait: Duration,
-    /// FFmpeg processes at once.
+    /// Clips being cut at once.
     pub workers: usize,
-    /// Deadline of FFmpeg as a multiple of the window (at least 60 s).
+    /// Deadline of cutting as a multiple of the window (at least 60 s).
     pub deadline_factor: f64,
-    /// FFmpeg without progress for this long is killed.
+    /// Cutting without progress for this long is ended.
     pub stall: Duration,
     /// How long a failed clip's segments are kept for a retry.
     pub failed_keep: Duration,

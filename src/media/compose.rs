@@ -2,7 +2,7 @@
 //!
 //! A part is a run of segments of one epoch without hole, and the window wanted of it. [`plan()`] looks at the first
 //! and last segment of every part and decides where each part begins, ends and lies; [`write()`] reads the segments
-//! one after the other and hands the stream on in pieces.
+//! one after the other and hands them on as a transport stream for FFmpeg, [`order()`] as bare samples.
 //!
 //! Two layouts. *Joined* (for copying): pictures and sound lie on the clip's own time line, one part right behind the
 //! other; only the last part may store a few later pictures, which the MP4's edit list hides. *Spaced* (for
@@ -10,6 +10,7 @@
 //! decoder needs them; [`Plan::picture_moves`] tells the encoder what to keep and where to put it. Sound lies on the
 //! clip's own time line in both.
 
+mod ahead;
 mod plan;
 mod sound;
 
@@ -22,7 +23,7 @@ pub use plan::{PartPlan, PictureMove, Plan, plan};
 
 use super::{
     TOLERANCE,
-    ts::{Demuxed, TsWriter, demux, unwrap_pts},
+    ts::{AccessUnit, Demuxed, TsWriter, demux, unwrap_pts},
 };
 use crate::error::{Code, Error, Result};
 use sound::Sound;
@@ -102,9 +103,24 @@ pub(super) fn load(path: &Path) -> Result<Demuxed> {
     })
 }
 
-/// Writes the planned stream; `sink` takes pieces and says whether it wants more.
+/// What takes the ordered samples of a plan. Times are ticks of the composed stream, see [`BASE`].
+pub trait Sink {
+    /// The next picture in decode order.
+    ///
+    /// # Errors
+    /// [`Stop::Closed`] if no more are wanted.
+    fn picture(&mut self, pts: i64, dts: i64, unit: &AccessUnit) -> Result<(), Stop>;
+
+    /// The next frame of sound, with its ADTS header. It comes before the pictures that are decoded later.
+    ///
+    /// # Errors
+    /// [`Stop::Closed`] if no more are wanted.
+    fn sound(&mut self, pts: i64, adts: &[u8]) -> Result<(), Stop>;
+}
+
+/// Writes the planned stream as a transport stream; `sink` takes pieces and says whether it wants more.
 ///
-/// Blocking: reads files. Memory is bounded by one segment and one piece.
+/// Blocking: reads files. Memory is bounded by a few segments and one piece.
 ///
 /// # Errors
 /// See [`Stop`].
@@ -113,45 +129,101 @@ pub fn write(
     plan: &Plan,
     sink: &mut dyn FnMut(Vec<u8>) -> bool,
 ) -> Result<Composed, Stop> {
+    let mut stream = Stream { writer: TsWriter::new(plan.audio.is_some()), sink };
+    let composed = order(parts, plan, &mut stream)?;
+    stream.hand_on()?;
+    Ok(composed)
+}
+
+/// The samples as a transport stream.
+struct Stream<'a> {
+    writer: TsWriter,
+    sink: &'a mut dyn FnMut(Vec<u8>) -> bool,
+}
+
+impl Stream<'_> {
+    fn hand_on(&mut self) -> Result<(), Stop> {
+        if (self.sink)(self.writer.take()) { Ok(()) } else { Err(Stop::Closed) }
+    }
+}
+
+impl Sink for Stream<'_> {
+    fn picture(&mut self, pts: i64, dts: i64, unit: &AccessUnit) -> Result<(), Stop> {
+        self.writer.video(pts, dts, unit.key, &unit.data);
+        if self.writer.pending() < PIECE { Ok(()) } else { self.hand_on() }
+    }
+
+    fn sound(&mut self, pts: i64, adts: &[u8]) -> Result<(), Stop> {
+        self.writer.audio(pts, adts);
+        if self.writer.pending() < PIECE { Ok(()) } else { self.hand_on() }
+    }
+}
+
+/// Hands the planned samples to `sink`, in order.
+///
+/// Blocking: reads files, a segment ahead. Memory is bounded by a few segments.
+///
+/// # Errors
+/// See [`Stop`].
+pub fn order(parts: &[CutPart], plan: &Plan, sink: &mut dyn Sink) -> Result<Composed, Stop> {
     let mut out = Output {
-        writer: TsWriter::new(plan.audio.is_some()),
         sink,
         sound: plan.audio.map(|format| Sound::new(format, BASE, BASE + plan.duration)),
         last_dts: i64::MIN,
         done: Composed::default(),
     };
-    for planned in &plan.parts {
-        let Some(part) = parts.get(planned.part) else { continue };
-        out.done.window_pictures.push(0);
-        for index in planned.first_segment..=planned.last_segment {
-            let Some(segment) = part.segments.get(index) else { break };
-            let count = (index == planned.last_segment).then_some(planned.last_count);
-            out.segment(plan, planned, segment, count)?;
+    let steps = steps(parts, plan);
+    let paths: Vec<_> = steps.iter().map(|step| step.segment.path.as_path()).collect();
+    let mut part: Option<&PartPlan> = None;
+    ahead::each(&paths, |index, loaded| {
+        let Some(step) = steps.get(index) else { return Ok(()) };
+        if part.is_none_or(|part| !std::ptr::eq(part, step.part)) {
+            if let Some(part) = part.replace(step.part) {
+                out.end_part(part)?;
+            }
+            out.done.window_pictures.push(0);
         }
-        out.end_part(planned)?;
+        out.segment(plan, step, loaded?)
+    })?;
+    if let Some(part) = part {
+        out.end_part(part)?;
     }
     out.end()
 }
 
+/// A segment to read.
+struct Step<'a> {
+    part: &'a PartPlan,
+    segment: &'a SegmentFile,
+    /// Pictures to take, if not all.
+    count: Option<usize>,
+}
+
+fn steps<'a>(parts: &'a [CutPart], plan: &'a Plan) -> Vec<Step<'a>> {
+    let mut steps = Vec::new();
+    for part in &plan.parts {
+        let Some(files) = parts.get(part.part) else { continue };
+        for index in part.first_segment..=part.last_segment {
+            let Some(segment) = files.segments.get(index) else { break };
+            let count = (index == part.last_segment).then_some(part.last_count);
+            steps.push(Step { part, segment, count });
+        }
+    }
+    steps
+}
+
 struct Output<'a> {
-    writer: TsWriter,
-    sink: &'a mut dyn FnMut(Vec<u8>) -> bool,
+    sink: &'a mut dyn Sink,
     sound: Option<Sound>,
     last_dts: i64,
     done: Composed,
 }
 
 impl Output<'_> {
-    fn segment(
-        &mut self,
-        plan: &Plan,
-        part: &PartPlan,
-        segment: &SegmentFile,
-        count: Option<usize>,
-    ) -> Result<(), Stop> {
-        let Demuxed { mut video, audio } = load(&segment.path)?;
-        let reference = segment.pts_start_unwrapped;
-        video.truncate(count.unwrap_or(usize::MAX));
+    fn segment(&mut self, plan: &Plan, step: &Step<'_>, loaded: Demuxed) -> Result<(), Stop> {
+        let Demuxed { mut video, audio } = loaded;
+        let (part, reference) = (step.part, step.segment.pts_start_unwrapped);
+        video.truncate(step.count.unwrap_or(usize::MAX));
         let mut window = 0;
         let mut frames = audio.into_iter().peekable();
         for unit in &video {
@@ -160,7 +232,7 @@ impl Output<'_> {
             if dts < part.key_pts && pts < part.key_pts - TOLERANCE {
                 continue;
             }
-            if !plan.encode && unit.sets.hash != plan.parameter_sets {
+            if !plan.encode && unit.sets.hash != plan.sets.hash {
                 return Err(Stop::Changed);
             }
             // sound that belongs before this picture goes before it
@@ -172,10 +244,9 @@ impl Output<'_> {
             let moved = part.picture_at - part.key_pts;
             let dts = (dts + moved).max(self.last_dts.saturating_add(1)).min(pts + moved);
             self.last_dts = dts;
-            self.writer.video(pts + moved, dts, unit.key, &unit.data);
+            self.sink.picture(pts + moved, dts, unit)?;
             self.done.pictures += 1;
             window += u64::from(pts >= part.start - TOLERANCE && pts < part.end - TOLERANCE);
-            self.hand_on(false)?;
         }
         for frame in frames {
             self.frame(plan, part, unwrap_pts(frame.pts_raw, reference), &frame)?;
@@ -183,12 +254,12 @@ impl Output<'_> {
         if let (Some(sound), false) = (&mut self.sound, part.has_audio) {
             let last = video.iter().map(|unit| unwrap_pts(unit.pts_raw, reference)).max();
             let until = last.map_or(part.start, |last| last.min(part.end));
-            sound.fill(&mut self.writer, until - part.start + part.sound_at);
+            sound.fill(self.sink, until - part.start + part.sound_at)?;
         }
         if let Some(count) = self.done.window_pictures.last_mut() {
             *count += window;
         }
-        self.hand_on(false)
+        Ok(())
     }
 
     fn frame(
@@ -205,30 +276,21 @@ impl Output<'_> {
         if pts >= part.end - TOLERANCE {
             return Ok(());
         }
-        sound.frame(&mut self.writer, pts - part.start + part.sound_at, part.sound_at, frame);
-        Ok(())
+        sound.frame(self.sink, pts - part.start + part.sound_at, part.sound_at, frame)
     }
 
     fn end_part(&mut self, part: &PartPlan) -> Result<(), Stop> {
-        if let Some(sound) = &mut self.sound {
-            sound.fill(&mut self.writer, part.end - part.start + part.sound_at);
+        match &mut self.sound {
+            Some(sound) => sound.fill(self.sink, part.end - part.start + part.sound_at),
+            None => Ok(()),
         }
-        self.hand_on(false)
     }
 
     fn end(mut self) -> Result<Composed, Stop> {
         if let Some(sound) = &mut self.sound {
-            sound.finish(&mut self.writer);
+            sound.finish(self.sink)?;
             self.done.sound_lead = sound.first().map_or(0, |first| BASE - first);
         }
-        self.hand_on(true)?;
         Ok(self.done)
-    }
-
-    fn hand_on(&mut self, all: bool) -> Result<(), Stop> {
-        if self.writer.pending() < PIECE && !all {
-            return Ok(());
-        }
-        if (self.sink)(self.writer.take()) { Ok(()) } else { Err(Stop::Closed) }
     }
 }

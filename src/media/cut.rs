@@ -1,6 +1,7 @@
 //! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,17 +13,22 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TICKS,
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
-    ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target},
+    ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target, failed},
     mp4::{self, Track, TrackEdit},
+    native::{self, Copied, Ended, Written},
+    poster, ticks_to_micros,
     verify::{self, Expected, Verified},
 };
 use crate::{
+    config::Muxer,
     domain::time::Timestamp,
     error::{Code, Error, Result},
 };
 
 /// Pieces of the stream that wait for FFmpeg at most.
 const PIECES_AHEAD: usize = 4;
+/// For the poster, which nobody waits for gladly.
+const POSTER_DEADLINE: Duration = Duration::from_secs(15);
 /// Share of the allowance that the pictures are planned to fill, attempt by attempt.
 const SHARES: [u64; 3] = [90, 75, 50];
 
@@ -33,12 +39,16 @@ pub struct CutRequest {
     pub parts: Vec<CutPart>,
     /// How sharp the edges are.
     pub precision: Precision,
+    /// Who writes a copy.
+    pub muxer: Muxer,
     /// An existing directory of ours; files made there have names of their own.
     pub work_dir: PathBuf,
     /// By the user; any text.
     pub title: Option<String>,
     /// When the clip's first picture was on the screen, for the file's metadata.
     pub started_at: Option<Timestamp>,
+    /// Where a picture that stands for the clip shall be written, if anywhere.
+    pub poster: Option<PathBuf>,
     /// For all of it.
     pub deadline: Duration,
     /// Without any progress of FFmpeg.
@@ -56,6 +66,8 @@ pub struct CutOutcome {
     pub file: PathBuf,
     /// What it is.
     pub facts: Verified,
+    /// Whether there is a poster. A clip without one is a good clip.
+    pub has_poster: bool,
     /// What of each part is in it; parts without a picture in their window are missing.
     pub parts: Vec<CutSpan>,
     /// Whether pictures were encoded again.
@@ -96,14 +108,14 @@ pub struct CutTimings {
 pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let began = Instant::now();
     let parts = Arc::new(request.parts.clone());
-    let mut plan = planned(&parts, request.precision, false).await?;
-    let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let job = Job { ffmpeg, request: &request, parts: &parts, began };
+    let mut plan = job.planned(false).await?;
+    let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let mux = Instant::now();
-    let (draft, composed) = match job.make(&plan).await? {
+    let made = match job.make(&plan).await? {
         Some(made) => made,
         None => {
-            plan = planned(&parts, request.precision, true).await?;
+            plan = job.planned(true).await?;
             job.make(&plan)
                 .await?
                 .ok_or_else(|| Error::internal("composing", "parameters changed in an encode"))?
@@ -111,10 +123,9 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     };
     timings.mux = mux.elapsed();
     let finalize = Instant::now();
-    job.correct_edges(&draft, &plan, &composed).await?;
-    let expected = expected(&plan, &composed);
-    let facts = verify::verify(ffmpeg, draft.path(), &expected, &job.limits()).await?;
+    let (facts, has_poster) = job.finish(&plan, &made).await?;
     timings.finalize = finalize.elapsed();
+    let Made { draft, composed, .. } = made;
     let spans = plan.parts.iter().zip(&composed.window_pictures);
     let spans = spans.map(|(part, &frames)| CutSpan {
         part: part.part,
@@ -123,7 +134,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
         frames,
     });
     let parts = spans.collect();
-    Ok(CutOutcome { file: draft.keep(), facts, parts, encoded: plan.encode, timings })
+    Ok(CutOutcome { file: draft.keep(), facts, has_poster, parts, encoded: plan.encode, timings })
 }
 
 fn expected(plan: &Plan, composed: &Composed) -> Expected {
@@ -135,13 +146,6 @@ fn expected(plan: &Plan, composed: &Composed) -> Expected {
         stored: if plan.encode { presented } else { composed.pictures },
         audio: plan.audio.is_some(),
     }
-}
-
-async fn planned(parts: &Arc<Vec<CutPart>>, precision: Precision, encode: bool) -> Result<Plan> {
-    let parts = Arc::clone(parts);
-    tokio::task::spawn_blocking(move || compose::plan(&parts, precision, encode))
-        .await
-        .map_err(|error| Error::internal("planning a cut", error))?
 }
 
 struct Job<'a> {
@@ -160,20 +164,39 @@ impl Job<'_> {
         }
     }
 
+    async fn planned(&self, encode: bool) -> Result<Plan> {
+        let (parts, precision) = (Arc::clone(self.parts), self.request.precision);
+        native::run(&self.limits(), move |_| compose::plan(&parts, precision, encode)).await?
+    }
+
     /// None if copying turned out to be impossible.
-    async fn make(&self, plan: &Plan) -> Result<Option<(Draft, Composed)>> {
+    async fn make(&self, plan: &Plan) -> Result<Option<Made>> {
+        if !plan.encode && self.request.muxer != Muxer::Ffmpeg {
+            match self.copy(plan).await? {
+                Ok(made) => return Ok(Some(made)),
+                Err(Ended::Changed) => return Ok(None),
+                Err(Ended::Failed(error)) => return Err(error),
+                Err(Ended::Stopped) => return Err(Error::internal("copying", "stopped by nobody")),
+                Err(Ended::Unfit(why)) if self.request.muxer == Muxer::Native => {
+                    return Err(failed("Making the video failed.", why));
+                }
+                Err(Ended::Unfit(why)) => {
+                    tracing::info!(reason = why, "the native muxer does not take it, FFmpeg does");
+                }
+            }
+        }
         let made = self.attempt(plan, Target::Quality).await?;
         let (Some(max), true, Some(first)) = (self.request.max_bytes, plan.encode, &made) else {
             return Ok(made);
         };
-        if first.0.size().await? <= max {
+        if first.draft.size().await? <= max {
             return Ok(made);
         }
         drop(made);
         for share in SHARES {
             let made = self.attempt(plan, Target::Bitrate(bitrate(plan, max, share))).await?;
             if let Some(made) = made
-                && made.0.size().await? <= max
+                && made.draft.size().await? <= max
             {
                 return Ok(Some(made));
             }
@@ -185,11 +208,28 @@ impl Job<'_> {
         .with("neededBytes", max.saturating_add(1)))
     }
 
-    /// One run of FFmpeg, fed with the composed stream.
-    async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<(Draft, Composed)>> {
+    fn metadata(&self) -> Metadata {
+        Metadata { title: self.request.title.clone(), started_at: self.request.started_at }
+    }
+
+    /// A copy by our own muxer.
+    async fn copy(&self, plan: &Plan) -> Result<std::result::Result<Made, Ended>> {
         let draft = Draft::new(&self.request.work_dir);
-        let meta =
-            Metadata { title: self.request.title.clone(), started_at: self.request.started_at };
+        let (parts, plan, meta) = (Arc::clone(self.parts), plan.clone(), self.metadata());
+        let path = draft.path().to_owned();
+        let limits = self.limits();
+        let copied =
+            native::run(&limits, move |control| native::copy(&parts, &plan, &meta, &path, control));
+        Ok(copied.await?.map(|Copied { written, composed }| {
+            let Written { file, blake3, .. } = written;
+            Made { draft, composed, native: Some((file, blake3)) }
+        }))
+    }
+
+    /// One run of FFmpeg, fed with the composed stream.
+    async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<Made>> {
+        let draft = Draft::new(&self.request.work_dir);
+        let meta = self.metadata();
         let mut command = if plan.encode {
             self.ffmpeg.encode_command(plan, target, &meta, draft.path())
         } else {
@@ -197,20 +237,80 @@ impl Job<'_> {
         };
         let (send, feed) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
         let (parts, planned) = (Arc::clone(self.parts), plan.clone());
-        let composing = tokio::task::spawn_blocking(move || {
-            compose::write(&parts, &planned, &mut |piece| send.blocking_send(piece).is_ok())
+        let limits = self.limits();
+        // of the two it is FFmpeg whose progress counts; a file system that hangs is left behind at the deadline
+        let patient = Limits { stall: limits.deadline, ..limits.clone() };
+        let composing = native::run(&patient, move |control| {
+            let mut sink = |piece| control.go_on().is_ok() && send.blocking_send(piece).is_ok();
+            compose::write(&parts, &planned, &mut sink)
         });
-        let ran = self.ffmpeg.run(&mut command, Some(feed), &self.limits()).await;
-        // the feed is gone now, so composing ends at its next piece
-        let composed = composing.await;
-        match composed.map_err(|error| Error::internal("composing a clip", error))? {
-            Ok(composed) => ran.map(|_| Some((draft, composed))),
+        // where FFmpeg ends early the feed is gone, and composing ends at its next piece
+        let (ran, composed) =
+            tokio::join!(self.ffmpeg.run(&mut command, Some(feed), &limits), composing);
+        let composed = match composed {
+            Ok(composed) => composed,
+            Err(error) => return Err(ran.err().unwrap_or(error)),
+        };
+        match composed {
+            Ok(composed) => ran.map(|_| Some(Made { draft, composed, native: None })),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Changed) if !plan.encode => Ok(None),
             Err(Stop::Changed | Stop::Closed) => Err(ran.err().unwrap_or_else(|| {
-                super::ffmpeg::failed("Making the video failed.", "FFmpeg ended before its input")
+                failed("Making the video failed.", "FFmpeg ended before its input")
             })),
         }
+    }
+
+    /// Nothing leaves unchecked. The disk, the decoder and the poster do not wait for each other.
+    async fn finish(&self, plan: &Plan, made: &Made) -> Result<(Verified, bool)> {
+        if made.native.is_none() {
+            self.correct_edges(&made.draft, plan, &made.composed).await?;
+        }
+        let (synced, facts, has_poster) =
+            tokio::join!(self.sync(made), self.check(plan, made), self.poster(plan, made));
+        synced?;
+        Ok((facts?, has_poster))
+    }
+
+    async fn check(&self, plan: &Plan, made: &Made) -> Result<Verified> {
+        let (path, limits) = (made.draft.path(), self.limits());
+        let expected = expected(plan, &made.composed);
+        match &made.native {
+            Some((_, blake3)) => {
+                let blake3 = blake3.clone();
+                verify::verify_hashed(self.ffmpeg, path, blake3, &expected, &limits).await
+            }
+            None => verify::verify(self.ffmpeg, path, &expected, &limits).await,
+        }
+    }
+
+    /// Whoever publishes the file syncs it too; begun here, that takes less time.
+    async fn sync(&self, made: &Made) -> Result<()> {
+        let Some((file, _)) = &made.native else { return Ok(()) };
+        let (file, limits) = (Arc::clone(file), self.limits());
+        // a slow disk says nothing while it works
+        let patient = Limits { stall: limits.deadline, ..limits };
+        native::run(&patient, move |_| file.sync_all()).await?.map_err(|error| {
+            Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
+                .retryable()
+                .because(error)
+        })
+    }
+
+    async fn poster(&self, plan: &Plan, made: &Made) -> bool {
+        let Some(out) = &self.request.poster else { return false };
+        let limits = self.limits();
+        let limits = Limits {
+            deadline: limits.deadline.min(POSTER_DEADLINE),
+            stall: limits.stall.min(POSTER_DEADLINE),
+            ..limits
+        };
+        let length = ticks_to_micros(plan.duration);
+        let done = poster::poster(self.ffmpeg, made.draft.path(), length, out, &limits).await;
+        if let Err(error) = &done {
+            tracing::warn!(error = error.chain(), "no poster");
+        }
+        done.is_ok()
     }
 
     /// Makes the presentation begin and end where the window does, whatever else is stored.
@@ -229,7 +329,7 @@ impl Job<'_> {
         });
         work.await
             .map_err(|error| Error::internal("correcting a clip", error))?
-            .map_err(|error| super::ffmpeg::failed("The finished video is not as expected.", error))
+            .map_err(|error| failed("The finished video is not as expected.", error))
     }
 }
 
@@ -256,6 +356,14 @@ fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
     let whole = max.saturating_mul(8).saturating_mul(ticks_a_second) / ticks;
     let sound = if plan.audio.is_some() { CAPPED_AUDIO_BITS } else { 0 };
     (whole.saturating_mul(share) / 100).saturating_sub(sound).max(20_000)
+}
+
+/// A file that waits for its check.
+struct Made {
+    draft: Draft,
+    composed: Composed,
+    /// The file and its hash, where our own muxer wrote it.
+    native: Option<(Arc<File>, String)>,
 }
 
 /// A work file that is removed unless it is kept.

@@ -11,6 +11,7 @@ pub mod files;
 pub mod filmstrip;
 pub mod fragments;
 pub mod mp4;
+pub mod native;
 pub mod poster;
 pub mod publish;
 pub mod reopen;

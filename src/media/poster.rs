@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use super::ffmpeg::{Ffmpeg, Limits, failed};
+use super::{
+    ffmpeg::{Ffmpeg, Limits, failed},
+    verify::key_frame_at,
+};
 use crate::error::Result;
 
 /// Widest poster, in pixels.
 pub const MAX_WIDTH: u32 = 640;
 
-/// Writes a JPEG from the middle of a clip of `duration_us`. A clip without poster is a good clip: the caller logs
+/// Writes a JPEG of the last key frame before the middle of a clip of `duration_us`. A clip without poster is a good clip: the caller logs
 /// the error and goes on.
 ///
 /// # Errors
@@ -21,8 +24,7 @@ pub async fn poster(
     limits: &Limits,
 ) -> Result<()> {
     let mut command = ffmpeg.command();
-    command.args(["-nostdin", "-ss", &format!("{}us", (duration_us / 2).max(0))]);
-    command.arg("-i").arg(clip);
+    command.arg("-nostdin").args(key_frame_at((duration_us / 2).max(0))).arg("-i").arg(clip);
     command.args(["-map", "0:v:0", "-frames:v", "1", "-q:v", "4", "-map_metadata", "-1"]);
     command.args(["-vf", &format!("scale=w='min({MAX_WIDTH},iw)':h=-2")]);
     command.args(["-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-update", "1", "-f", "image2"]);

@@ -73,6 +73,27 @@ pub async fn verify(
     Ok(verified)
 }
 
+/// Checks a file whose hash is known from writing it: of the file itself only the index and the edges are read.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_hashed(
+    ffmpeg: &Ffmpeg,
+    path: &Path,
+    blake3: String,
+    expected: &Expected,
+    limits: &Limits,
+) -> Result<Verified> {
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || mp4::read(&file))
+        .await
+        .map_err(|error| Error::internal("reading a finished clip", error))?
+        .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
+    let verified = judge(&read, expected, blake3)?;
+    decode_edges(ffmpeg, path, &read, limits).await?;
+    Ok(verified)
+}
+
 fn unfit(why: String) -> Error {
     failed("The finished video did not pass its check.", why)
 }
@@ -146,8 +167,8 @@ async fn decode_edges(ffmpeg: &Ffmpeg, path: &Path, read: &Mp4, limits: &Limits)
     let last = ticks_to_micros(scaled(video.last_sync_pts, video.timescale)).max(0);
     let mut command = ffmpeg.command();
     command.args(["-nostdin", "-xerror", "-err_detect", "explode"]).arg("-i").arg(path);
-    // FFmpeg seeks to the key frame at or before: a hair later makes it this one
-    command.args(["-err_detect", "explode", "-ss", &format!("{last}us")]).arg("-i").arg(path);
+    // the key frame itself, not all pictures from the one before it
+    command.args(["-err_detect", "explode"]).args(key_frame_at(last)).arg("-i").arg(path);
     for input in ["0:v:0", "1:v:0"] {
         command.args(["-map", input, "-frames:v", "1", "-f", "null", "-"]);
     }
@@ -157,6 +178,14 @@ async fn decode_edges(ffmpeg: &Ffmpeg, path: &Path, read: &Mp4, limits: &Limits)
         return Err(unfit(format!("its edges do not decode ({} pictures): {said}", done.pictures)));
     }
     Ok(())
+}
+
+/// Options of an input that make FFmpeg begin at the key frame at or before this moment, and with it. It goes 3/23 s
+/// back by itself where pictures are reordered, which would find the key frame before.
+pub(super) fn key_frame_at(micros: i64) -> [String; 3] {
+    const BACK_US: i64 = 3_000_000 / 23 + 1_000;
+    let at = micros.saturating_add(BACK_US);
+    ["-noaccurate_seek".to_owned(), "-ss".to_owned(), format!("{at}us")]
 }
 
 /// FFmpeg's own words for pictures that do not decode.

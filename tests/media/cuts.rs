@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use livekit_replay::media::compose::{CutPart, Precision, SegmentFile};
+use livekit_replay::media::compose::{CutPart, SegmentFile};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    make,
+    COPIES, EXACT, FFMPEG, NATIVE, Way, make,
     material::{FPS, FRAME, Kind, Recording, Scratch, TWO_SECONDS, watch},
 };
 
@@ -50,7 +50,7 @@ fn grow(worst: &mut f64, value: f64) {
     *worst = worst.max(value.abs());
 }
 
-async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
+async fn measure(kind: Kind, way: Way, seed: u64, count: usize) {
     let recording = Recording::make(kind);
     let dir = Scratch::new();
     let mut worst = Worst::default();
@@ -58,17 +58,14 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
     let all = 0..recording.segments.len();
     for (from, to) in windows(kind, seed, count) {
         let part = recording.part(all.clone(), begin + from, begin + to);
-        let made = make(vec![part], precision, &dir.0).await.unwrap();
+        let made = make(vec![part], way, &dir.0).await.unwrap();
         let seen = watch(&made.file, &[]);
         // half a millisecond belongs to neither side
         let first_wanted = (from - 45 + FRAME - 1).div_euclid(FRAME);
         let last_wanted = (to - 45 + FRAME - 1).div_euclid(FRAME) - 1;
         let key =
             recording.keys().into_iter().filter(|key| key * FRAME <= from + 45).max().unwrap();
-        let first = match precision {
-            Precision::Keyframe => key,
-            Precision::Exact => first_wanted,
-        };
+        let first = if way == EXACT { first_wanted } else { key };
         let numbers = seen.numbers();
         assert_eq!(made.facts.frames, numbers.len() as u64);
         assert_eq!(made.parts[0].first_pts, recording.pts_of(numbers[0]));
@@ -95,7 +92,7 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
             let outside = seen.sound_seconds - length;
             worst.sound_outside_ms = worst.sound_outside_ms.max(outside * 1000.0);
         }
-        if precision == Precision::Exact {
+        if way == EXACT {
             let bare = watch(&made.file, &["-ignore_editlist", "1"]);
             let outside = bare.numbers().iter().filter(|n| !numbers.contains(n)).count();
             worst.outside_without_edits = worst.outside_without_edits.max(outside as i64);
@@ -105,7 +102,7 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
         std::fs::remove_file(&made.file).unwrap();
     }
     assert_eq!(dir.files(), 0);
-    println!("{precision:?} {}s audio={}: {worst:?}", kind.segment_seconds, kind.audio);
+    println!("{way:?} {}s audio={}: {worst:?}", kind.segment_seconds, kind.audio);
     assert!(worst.duration_ms <= 34.0, "{worst:?}");
     assert!(worst.sync_ms <= 40.0, "{worst:?}");
     assert!(worst.sound_outside_ms <= 50.0, "{worst:?}");
@@ -114,32 +111,38 @@ async fn measure(kind: Kind, precision: Precision, seed: u64, count: usize) {
 
 #[tokio::test]
 async fn keyframe_cuts_of_short_segments_begin_at_the_key_frame_and_end_at_the_window() {
-    measure(TWO_SECONDS, Precision::Keyframe, 1, 8).await;
+    for way in COPIES {
+        measure(TWO_SECONDS, way, 1, 8).await;
+    }
 }
 
 #[tokio::test]
 async fn keyframe_cuts_use_the_key_frames_inside_long_segments() {
-    measure(TEN_SECONDS, Precision::Keyframe, 2, 6).await;
+    for way in COPIES {
+        measure(TEN_SECONDS, way, 2, 6).await;
+    }
 }
 
 #[tokio::test]
 async fn keyframe_cuts_work_without_sound() {
-    measure(SILENT, Precision::Keyframe, 3, 5).await;
+    for way in COPIES {
+        measure(SILENT, way, 3, 5).await;
+    }
 }
 
 #[tokio::test]
 async fn exact_cuts_of_short_segments_hold_the_window_and_nothing_else() {
-    measure(TWO_SECONDS, Precision::Exact, 4, 6).await;
+    measure(TWO_SECONDS, EXACT, 4, 6).await;
 }
 
 #[tokio::test]
 async fn exact_cuts_of_long_segments_hold_the_window_and_nothing_else() {
-    measure(TEN_SECONDS, Precision::Exact, 5, 3).await;
+    measure(TEN_SECONDS, EXACT, 5, 3).await;
 }
 
 #[tokio::test]
 async fn exact_cuts_work_without_sound() {
-    measure(SILENT, Precision::Exact, 6, 2).await;
+    measure(SILENT, EXACT, 6, 2).await;
 }
 
 #[tokio::test]
@@ -153,10 +156,10 @@ async fn segments_of_the_muxer_that_egress_uses_are_cut_like_our_own() {
     let dir = Scratch::new();
     let at = |number: i64| 3600 * 90_000 + number * FRAME;
     // a key frame lies at 250, inside the first segment
-    for (precision, first) in [(Precision::Keyframe, 250), (Precision::Exact, 261)] {
+    for (way, first) in [(NATIVE, 250), (FFMPEG, 250), (EXACT, 261)] {
         for last in [299, 300, 301, 407, 600] {
             let part = CutPart { segments: segments.to_vec(), from_pts: at(261), to_pts: at(last) };
-            let made = make(vec![part], precision, &dir.0).await.unwrap();
+            let made = make(vec![part], way, &dir.0).await.unwrap();
             let seen = watch(&made.file, &[]);
             assert_eq!(seen.numbers(), (first..last).collect::<Vec<_>>());
             assert!(seen.longest_gap() < 0.035);

@@ -5,11 +5,11 @@ use std::{fs, process::Command};
 use livekit_replay::{
     domain::time::Timestamp,
     error::Code,
-    media::{compose::Precision, cut::cut, mp4, poster::poster, publish, verify},
+    media::{cut::cut, mp4, poster::poster, publish, verify},
 };
 
 use crate::{
-    ffmpeg, limits, make,
+    EXACT, NATIVE, WAYS, ffmpeg, limits, make,
     material::{Recording, Scratch, TWO_SECONDS},
     request,
 };
@@ -26,9 +26,9 @@ async fn a_clip_has_its_index_in_front_and_says_when_and_what_it_is() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let title = "-y \"; rm -rf / #\n'$(id)' %s = \u{1F600}";
-    for precision in [Precision::Keyframe, Precision::Exact] {
+    for way in WAYS {
         let part = recording.part(0..4, recording.pts_of(10), recording.pts_of(200));
-        let mut wanted = request(vec![part], precision, &dir.0);
+        let mut wanted = request(vec![part], way, &dir.0);
         wanted.title = Some(title.to_owned());
         wanted.started_at = Timestamp::parse_rfc3339("2026-01-02T03:04:05.678Z");
         let made = cut(&ffmpeg(), wanted).await.unwrap();
@@ -58,9 +58,9 @@ async fn an_encode_keeps_to_its_allowance() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let part = recording.part(0..8, recording.pts_of(5), recording.pts_of(450));
-    let free = make(vec![part.clone()], Precision::Exact, &dir.0).await.unwrap();
+    let free = make(vec![part.clone()], EXACT, &dir.0).await.unwrap();
     let allowance = free.facts.size_bytes * 7 / 10;
-    let mut wanted = request(vec![part], Precision::Exact, &dir.0);
+    let mut wanted = request(vec![part], EXACT, &dir.0);
     wanted.max_bytes = Some(allowance);
     let made = cut(&ffmpeg(), wanted.clone()).await.unwrap();
     println!(
@@ -80,7 +80,7 @@ async fn a_broken_file_does_not_pass_the_check() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let part = recording.part(0..4, recording.pts_of(0), recording.pts_of(240));
-    let made = make(vec![part], Precision::Keyframe, &dir.0).await.unwrap();
+    let made = make(vec![part], NATIVE, &dir.0).await.unwrap();
     let expected = verify::Expected {
         duration: 240 * 3000,
         frame_duration: 3000,
@@ -115,7 +115,7 @@ async fn a_poster_is_a_small_jpeg_or_nothing() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
     let part = recording.part(0..2, recording.pts_of(0), recording.pts_of(90));
-    let made = make(vec![part], Precision::Keyframe, &dir.0).await.unwrap();
+    let made = make(vec![part], NATIVE, &dir.0).await.unwrap();
     let out = dir.0.join("poster.jpg");
     poster(&ffmpeg(), &made.file, made.facts.duration_us, &out, &limits()).await.unwrap();
     assert_eq!(fs::read(&out).unwrap()[..3], [0xff, 0xd8, 0xff]);
@@ -135,8 +135,8 @@ async fn files_are_published_whole_and_absent_is_not_unreadable() {
     assert!(!work.exists());
     assert_eq!(publish::size(&place).await.unwrap(), Some(4));
     let note = place.with_extension("json");
-    publish::write_whole(&note, b"{}".to_vec()).await.unwrap();
-    publish::write_whole(&note, b"{\"a\":1}".to_vec()).await.unwrap();
+    publish::write_whole(&dir.0.join(".work"), &note, b"{}".to_vec()).await.unwrap();
+    publish::write_whole(&dir.0.join(".work"), &note, b"{\"a\":1}".to_vec()).await.unwrap();
     assert_eq!(publish::read_whole(&note).await.unwrap().as_deref(), Some(&b"{\"a\":1}"[..]));
     assert_eq!(fs::read_dir(place.parent().unwrap()).unwrap().count(), 2);
     assert!(publish::remove(&note).await.unwrap());

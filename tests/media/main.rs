@@ -8,11 +8,13 @@ mod damage;
 mod files;
 mod joins;
 mod material;
+mod native;
 mod processes;
 
 use std::{path::Path, time::Duration};
 
 use livekit_replay::{
+    config::Muxer,
     error::Result,
     media::{
         compose::{CutPart, Precision},
@@ -34,13 +36,30 @@ fn limits() -> Limits {
     }
 }
 
-fn request(parts: Vec<CutPart>, precision: Precision, work_dir: &Path) -> CutRequest {
+/// How a clip is cut and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    precision: Precision,
+    muxer: Muxer,
+}
+
+const NATIVE: Way = Way { precision: Precision::Keyframe, muxer: Muxer::Native };
+const FFMPEG: Way = Way { precision: Precision::Keyframe, muxer: Muxer::Ffmpeg };
+const EXACT: Way = Way { precision: Precision::Exact, muxer: Muxer::Auto };
+/// Both muxers make the same clips.
+const COPIES: [Way; 2] = [NATIVE, FFMPEG];
+const WAYS: [Way; 3] = [NATIVE, FFMPEG, EXACT];
+
+fn request(parts: Vec<CutPart>, way: Way, work_dir: &Path) -> CutRequest {
+    let Way { precision, muxer } = way;
     CutRequest {
         parts,
         precision,
+        muxer,
         work_dir: work_dir.to_owned(),
         title: None,
         started_at: None,
+        poster: None,
         deadline: limits().deadline,
         stall: limits().stall,
         max_bytes: None,
@@ -48,6 +67,6 @@ fn request(parts: Vec<CutPart>, precision: Precision, work_dir: &Path) -> CutReq
     }
 }
 
-async fn make(parts: Vec<CutPart>, precision: Precision, dir: &Path) -> Result<CutOutcome> {
-    cut(&ffmpeg(), request(parts, precision, dir)).await
+async fn make(parts: Vec<CutPart>, way: Way, dir: &Path) -> Result<CutOutcome> {
+    cut(&ffmpeg(), request(parts, way, dir)).await
 }

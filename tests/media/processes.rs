@@ -6,7 +6,6 @@ use ffmpeg_sidecar::command::FfmpegCommand;
 use livekit_replay::{
     error::Code,
     media::{
-        compose::Precision,
         cut::cut,
         ffmpeg::{Ffmpeg, Limits},
     },
@@ -15,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ffmpeg, limits, make,
+    COPIES, EXACT, ffmpeg, limits, make,
     material::{Kind, Recording, Scratch, TWO_SECONDS, processes_naming},
     request,
 };
@@ -92,7 +91,7 @@ async fn a_cancelled_cut_leaves_neither_file_nor_process() {
     let name = dir.0.to_str().unwrap().to_owned();
     let cancel = CancellationToken::new();
     let part = recording.part(0..3, recording.pts_of(0), recording.pts_of(900));
-    let mut wanted = request(vec![part], Precision::Exact, &dir.0);
+    let mut wanted = request(vec![part], EXACT, &dir.0);
     wanted.cancel = cancel.clone();
     let work = tokio::spawn(async move { cut(&ffmpeg(), wanted).await });
     while dir.files() == 0 && !work.is_finished() {
@@ -109,16 +108,18 @@ async fn a_cancelled_cut_leaves_neither_file_nor_process() {
 async fn a_segment_that_vanishes_or_breaks_ends_the_cut_with_a_reason_and_without_a_file() {
     let recording = Recording::make(TWO_SECONDS);
     let dir = Scratch::new();
-    let segments = Scratch::new();
-    let mut part = recording.part(0..4, recording.pts_of(0), recording.pts_of(230));
-    part.segments[1].path = segments.0.join("gone.ts");
-    let error = make(vec![part.clone()], Precision::Keyframe, &dir.0).await.unwrap_err();
-    assert_eq!(error.code(), Code::StorageUnavailable);
-    assert!(error.is_retryable());
-    let mut bytes = fs::read(&recording.segments[1].0).unwrap();
-    bytes.truncate(bytes.len() / 2);
-    fs::write(&part.segments[1].path, bytes).unwrap();
-    let error = make(vec![part], Precision::Keyframe, &dir.0).await.unwrap_err();
-    assert_eq!(error.code(), Code::NoUsableSegments);
-    assert_eq!(dir.files(), 0);
+    for way in COPIES {
+        let segments = Scratch::new();
+        let mut part = recording.part(0..4, recording.pts_of(0), recording.pts_of(230));
+        part.segments[1].path = segments.0.join("gone.ts");
+        let error = make(vec![part.clone()], way, &dir.0).await.unwrap_err();
+        assert_eq!(error.code(), Code::StorageUnavailable);
+        assert!(error.is_retryable());
+        let mut bytes = fs::read(&recording.segments[1].0).unwrap();
+        bytes.truncate(bytes.len() / 2);
+        fs::write(&part.segments[1].path, bytes).unwrap();
+        let error = make(vec![part], way, &dir.0).await.unwrap_err();
+        assert_eq!(error.code(), Code::NoUsableSegments);
+        assert_eq!(dir.files(), 0);
+    }
 }

@@ -34,8 +34,7 @@ use crate::{
     media::{
         compose::{self, CutPart, SegmentFile},
         cut::{self, CutOutcome, CutRequest},
-        ffmpeg::{Ffmpeg, Limits},
-        poster,
+        ffmpeg::Ffmpeg,
     },
     store::{
         clip::{self, Phases},
@@ -48,8 +47,6 @@ const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
 /// A process is killed for many reasons that are not the clip it was at; a clip that kills its process each time must
 /// not do so for ever.
 const MOST_DEATHS: i32 = 10;
-/// For the poster, which nobody waits for gladly.
-const POSTER_DEADLINE: Duration = Duration::from_secs(15);
 
 /// One attempt at one clip.
 struct Attempt<'a> {
@@ -130,8 +127,7 @@ impl Attempt<'_> {
             outcome
         };
         let began = Instant::now();
-        let has_poster = self.poster(&outcome).await;
-        let done = settle::finished(&self.clip, &planned, &outcome, has_poster)?;
+        let done = settle::finished(&self.clip, &planned, &outcome)?;
         self.phases.finalize_ms = elapsed_ms(began);
         self.settle(&done, &outcome.file).await
     }
@@ -193,9 +189,11 @@ impl Attempt<'_> {
                 Precision::Keyframe => compose::Precision::Keyframe,
                 Precision::Exact => compose::Precision::Exact,
             },
+            muxer: self.deps.config.capture.muxer,
             work_dir: self.work_dir.clone(),
             title: Some(self.clip.title.clone()),
             started_at: Some(starts_at),
+            poster: Some(self.poster_file()),
             deadline: self.deadline(),
             stall: self.deps.config.capture.stall,
             max_bytes: u64::try_from(self.clip.reserved_bytes).ok(),
@@ -209,22 +207,6 @@ impl Attempt<'_> {
         let seconds = window.micros() as f64 / 1e6;
         let factor = self.deps.config.capture.deadline_factor;
         Duration::from_secs_f64((seconds * factor).clamp(0.0, 1e6)).max(SHORTEST_DEADLINE)
-    }
-
-    /// A clip without a poster is a good clip.
-    async fn poster(&self, outcome: &CutOutcome) -> bool {
-        let limits = Limits {
-            deadline: POSTER_DEADLINE,
-            stall: POSTER_DEADLINE,
-            cancel: self.cancel.clone(),
-        };
-        let out = self.poster_file();
-        let length = outcome.facts.duration_us;
-        let made = poster::poster(&ffmpeg(), &outcome.file, length, &out, &limits).await;
-        if let Err(error) = &made {
-            tracing::warn!(clip.id = %self.clip.id, error = error.chain(), "no poster");
-        }
-        made.is_ok()
     }
 
     fn poster_file(&self) -> PathBuf {

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{Attempt, Planned, elapsed_ms};
 use crate::{
     domain::{
-        selection::{Gap, GapReason, Plan},
-        time::Timestamp,
+        selection::{self, Gap, GapReason, Plan},
+        time::{Timestamp, Window},
     },
     error::{Error, Result},
     flow::{
@@ -31,12 +31,7 @@ use crate::{
 const EDGE_TOLERANCE_US: i64 = 50_000;
 
 /// What the finished file is, in screen time.
-pub(super) fn finished(
-    clip: &Clip,
-    planned: &Planned,
-    outcome: &CutOutcome,
-    has_poster: bool,
-) -> Result<Finished> {
+pub(super) fn finished(clip: &Clip, planned: &Planned, outcome: &CutOutcome) -> Result<Finished> {
     let Planned { material, plan } = planned;
     let spans: Vec<(Timestamp, Timestamp)> =
         outcome.parts.iter().filter_map(|span| on_screen(material, plan, span)).collect();
@@ -49,7 +44,9 @@ pub(super) fn finished(
     let shortfall_us = if ends_at.micros_since(plan.ends_at).abs() <= EDGE_TOLERANCE_US {
         plan.shortfall_us
     } else {
-        clip.requested_to.micros_since(*ends_at).max(0)
+        let window = Window::new(clip.requested_from, clip.requested_to);
+        let last = plan.parts.last();
+        last.map_or(0, |last| selection::shortfall(window, *ends_at, last, &material.segments))
     };
     let facts = &outcome.facts;
     Ok(Finished {
@@ -65,7 +62,7 @@ pub(super) fn finished(
         height: i32::try_from(facts.height).unwrap_or(0),
         video_codec: facts.video_codec.clone(),
         audio_codec: facts.audio_codec.clone(),
-        has_poster,
+        has_poster: outcome.has_poster,
     })
 }
 

@@ -46,8 +46,7 @@ impl Attempt<'_> {
             outcome
         };
         let began = Instant::now();
-        let has_poster = self.poster(&outcome).await;
-        let done = finished(&self.clip, &plan, &outcome, has_poster)?;
+        let done = finished(&self.clip, &plan, &outcome)?;
         self.phases.finalize_ms = elapsed_ms(began);
         self.settle(&done, &outcome.file).await
     }
@@ -70,7 +69,7 @@ impl Attempt<'_> {
 }
 
 /// What the finished file is, in screen time.
-fn finished(clip: &Clip, plan: &Plan, outcome: &CutOutcome, has_poster: bool) -> Result<Finished> {
+fn finished(clip: &Clip, plan: &Plan, outcome: &CutOutcome) -> Result<Finished> {
     let (Some(first), Some(last)) = (outcome.parts.first(), outcome.parts.last()) else {
         return Err(Error::internal("settling a clip", "a file without a part"));
     };
@@ -93,6 +92,6 @@ fn finished(clip: &Clip, plan: &Plan, outcome: &CutOutcome, has_poster: bool) ->
         height: i32::try_from(facts.height).unwrap_or(0),
         video_codec: facts.video_codec.clone(),
         audio_codec: facts.audio_codec.clone(),
-        has_poster,
+        has_poster: outcome.has_poster,
     })
 }

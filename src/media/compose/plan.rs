@@ -1,11 +1,13 @@
 //! Decides where every part begins and ends and where it lies, from its first and last segment.
 
+use std::sync::Arc;
+
 use super::{BASE, CutPart, Precision, load};
 use crate::{
     error::{Code, Error, Result},
     media::{
         TICKS, TOLERANCE,
-        ts::{AccessUnit, AudioFormat, Demuxed, unwrap_pts, usual_distance},
+        ts::{AccessUnit, AudioFormat, Demuxed, ParameterSets, unwrap_pts, usual_distance},
     },
 };
 
@@ -23,8 +25,8 @@ pub struct Plan {
     pub audio: Option<AudioFormat>,
     /// Size in pixels: that of the longest part.
     pub size: (u32, u32),
-    /// Names the parameter sets of all pictures if the clip is copied.
-    pub parameter_sets: u64,
+    /// The parameter sets of all pictures if the clip is copied.
+    pub sets: Arc<ParameterSets>,
     /// Length of the clip in ticks, gaps cut out.
     pub duration: i64,
     /// Length of a picture in ticks, of the longest part.
@@ -87,7 +89,7 @@ struct Seen {
     plan: PartPlan,
     audio: Option<AudioFormat>,
     size: (u32, u32),
-    sets: u64,
+    sets: Arc<ParameterSets>,
     frame: i64,
     /// End of the greatest picture taken, later ones included.
     reach: i64,
@@ -114,15 +116,15 @@ pub fn plan(parts: &[CutPart], precision: Precision, encode: bool) -> Result<Pla
     let with_sound = seen.iter().filter(|seen| seen.audio.is_some());
     let audio = with_sound.max_by_key(|seen| seen.plan.end - seen.plan.start);
     let audio = audio.and_then(|seen| seen.audio);
-    let alike = seen
-        .iter()
-        .all(|seen| seen.sets == longest.sets && (seen.audio.is_none() || seen.audio == audio));
+    let alike = seen.iter().all(|seen| {
+        seen.sets.hash == longest.sets.hash && (seen.audio.is_none() || seen.audio == audio)
+    });
     let mut whole = Plan {
         parts: Vec::new(),
         encode: encode || precision == Precision::Exact || !alike,
         audio,
         size: longest.size,
-        parameter_sets: longest.sets,
+        sets: Arc::clone(&longest.sets),
         duration: 0,
         frame_duration: longest.frame,
     };
@@ -182,7 +184,7 @@ fn look_at(index: usize, part: &CutPart, precision: Precision) -> Result<Option<
     };
     last_index = last_index.max(first_index);
     let frame = usual_distance(&first.times);
-    let (size, sets) = (unit.sets.size, unit.sets.hash);
+    let (size, sets) = (unit.sets.size, Arc::clone(&unit.sets));
     let audio = first.media.audio.first().map(|frame| frame.format);
     let last = if last_index == first_index { first } else { Loaded::read(part, last_index)? };
     let audio = audio.or_else(|| last.media.audio.first().map(|frame| frame.format));

@@ -29,7 +29,7 @@ const LINE_CHARS: usize = 500;
 /// Standard output that is kept (lists of encoders are 20 kB).
 const STDOUT_BYTES: usize = 1 << 20;
 /// Making clips must not disturb what else the machine does.
-const NICENESS: i32 = 10;
+pub(in crate::media) const NICENESS: i32 = 10;
 
 /// Bytes for the program's standard input, in pieces; the end of the channel is the end of the input.
 pub type Feed = mpsc::Receiver<Vec<u8>>;
@@ -140,7 +140,7 @@ impl Watched {
                 () = limits.cancel.cancelled() => End::Cancelled,
                 end = work => End::Exited(end),
                 () = tokio::time::sleep(limits.deadline) => End::TooLong,
-                () = stalled(&pulse, limits) => End::Stalled,
+                () = stalled(&pulse.0, limits) => End::Stalled,
             }
         };
         let exited = matches!(end, End::Exited(_));
@@ -269,12 +269,12 @@ async fn read_tail(err: Option<impl AsyncRead + Unpin>, tail: &mut VecDeque<Stri
 }
 
 /// Ends when the pulse has not changed for the allowed time.
-async fn stalled(pulse: &Pulse, limits: &Limits) {
-    let mut seen = pulse.0.load(Ordering::Relaxed);
+pub(in crate::media) async fn stalled(pulse: &AtomicU64, limits: &Limits) {
+    let mut seen = pulse.load(Ordering::Relaxed);
     let mut since = Instant::now();
     loop {
         sleep_until(since + limits.stall).await;
-        let now = pulse.0.load(Ordering::Relaxed);
+        let now = pulse.load(Ordering::Relaxed);
         if now == seen {
             return;
         }

@@ -67,6 +67,22 @@ pub(crate) fn frame_header(format: AudioFormat, length: usize) -> Option<[u8; 7]
     ])
 }
 
+/// Format and raw block of a frame that is exactly these bytes; none if it is anything else, or has several blocks.
+pub(crate) fn raw_block(bytes: &[u8]) -> Option<(AudioFormat, &[u8])> {
+    let frame = frame_at(bytes).ok()??;
+    // a checksum of two bytes follows the header unless the flag says there is none
+    let head = if bytes.get(1)? & 1 == 1 { 7 } else { 9 };
+    let whole = frame.length == bytes.len() && frame.samples == BLOCK_SAMPLES;
+    if whole { Some((frame.format, bytes.get(head..)?)) } else { None }
+}
+
+/// What an MP4 says about AAC-LC sound of this format (ISO 14496-3, 1.6.2.1); none if it is anything else.
+pub(crate) fn specific_config(format: AudioFormat) -> Option<[u8; 2]> {
+    let rate = u8::try_from(RATES.iter().position(|&rate| rate == format.rate)?).ok()?;
+    let plain = format.profile == 1 && matches!(format.channels, 1 | 2);
+    plain.then_some([2 << 3 | rate >> 1, rate << 7 | format.channels << 3])
+}
+
 /// A silent frame; none for more than two channels (the blocks are those every AAC-LC decoder takes as silence).
 pub(crate) fn silence(format: AudioFormat) -> Option<Vec<u8>> {
     let block: &[u8] = match format.channels {

@@ -38,6 +38,13 @@ pub struct ParameterSets {
     pub hash: u64,
 }
 
+impl ParameterSets {
+    /// The sets, each with its header byte and without start code.
+    pub fn units(&self) -> &[Vec<u8>] {
+        &self.units
+    }
+}
+
 /// One frame of sound, with its ADTS header.
 #[derive(Debug, Clone)]
 pub struct AudioFrame {
@@ -76,22 +83,24 @@ pub fn demux(bytes: &[u8]) -> Result<Demuxed, Damage> {
         }
         if Some(packet.pid) == program.video {
             if let Some(pes) = video.push(&packet)? {
-                out.picture(pes)?;
+                out.picture(&pes)?;
+                video.spare = pes.bytes;
             }
         } else if Some(packet.pid) == program.audio
             && let Some(pes) = audio.push(&packet)?
         {
-            out.sound(pes)?;
+            out.sound(&pes)?;
+            audio.spare = pes.bytes;
         }
     }
     if !program.seen_pmt {
         return Err(Damage::corrupt("the program tables are missing"));
     }
     if let Some(pes) = video.finish()? {
-        out.picture(pes)?;
+        out.picture(&pes)?;
     }
     if let Some(pes) = audio.finish()? {
-        out.sound(pes)?;
+        out.sound(&pes)?;
     }
     out.finish()
 }
@@ -101,12 +110,22 @@ struct Pes {
     offset: usize,
     pts: Option<i64>,
     dts: Option<i64>,
-    payload: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where in `bytes` the payload begins.
+    begin: usize,
+}
+
+impl Pes {
+    fn payload(&self) -> &[u8] {
+        self.bytes.get(self.begin..).unwrap_or_default()
+    }
 }
 
 #[derive(Default)]
 struct Assembler {
     open: Option<(usize, Vec<u8>)>,
+    /// Used before, for the next one: pictures are large, and memory that was touched already is fast.
+    spare: Vec<u8>,
 }
 
 impl Assembler {
@@ -117,7 +136,10 @@ impl Assembler {
             bytes.extend_from_slice(packet.payload);
             return Ok(None);
         }
-        let before = self.open.replace((packet.offset, packet.payload.to_vec()));
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        bytes.extend_from_slice(packet.payload);
+        let before = self.open.replace((packet.offset, bytes));
         before.map(|(offset, bytes)| pes(offset, bytes, false)).transpose()
     }
 
@@ -144,8 +166,7 @@ fn pes(offset: usize, mut bytes: Vec<u8>, last: bool) -> Result<Pes, Damage> {
     if begin > bytes.len() {
         return Err(short);
     }
-    bytes.drain(..begin);
-    Ok(Pes { offset, pts, dts, payload: bytes })
+    Ok(Pes { offset, pts, dts, bytes, begin })
 }
 
 fn stamp(bytes: &[u8], at: usize) -> Option<i64> {
@@ -169,15 +190,16 @@ struct Builder {
 }
 
 impl Builder {
-    fn picture(&mut self, pes: Pes) -> Result<(), Damage> {
+    fn picture(&mut self, pes: &Pes) -> Result<(), Damage> {
+        let payload = pes.payload();
         let Some(pts) = pes.pts else {
             // a picture may be spread over several PES: only its first one has a time
             let unit = self.out.video.last_mut();
             let unit = unit.ok_or(Damage::corrupt("the first picture has no time"))?;
-            unit.data.extend_from_slice(&pes.payload);
+            unit.data.extend_from_slice(payload);
             return Ok(());
         };
-        let head = h264::head(&pes.payload);
+        let head = h264::head(payload);
         let key = head.slice == Some(IDR);
         if self.out.video.is_empty() && !key {
             return Err(Damage::corrupt("it does not start with a key frame"));
@@ -198,14 +220,14 @@ impl Builder {
             Some(unit) if unit.kind == AUD => unit.at + unit.bytes.len(),
             _ => 0,
         };
-        let mut data = Vec::with_capacity(pes.payload.len() + 64);
+        let mut data = Vec::with_capacity(payload.len() + 64);
         if key && !has_both {
             for unit in &self.sets.units {
                 data.extend_from_slice(&[0, 0, 0, 1]);
                 data.extend_from_slice(unit);
             }
         }
-        data.extend_from_slice(pes.payload.get(begin..).unwrap_or_default());
+        data.extend_from_slice(payload.get(begin..).unwrap_or_default());
         self.out.video.push(AccessUnit {
             pts_raw: pts,
             dts_raw: pes.dts.unwrap_or(pts),
@@ -217,10 +239,10 @@ impl Builder {
         Ok(())
     }
 
-    fn sound(&mut self, pes: Pes) -> Result<(), Damage> {
+    fn sound(&mut self, pes: &Pes) -> Result<(), Damage> {
         let mut bytes = std::mem::take(&mut self.rest);
         let carried = bytes.len();
-        bytes.extend_from_slice(&pes.payload);
+        bytes.extend_from_slice(pes.payload());
         // the time of a PES belongs to the first frame that begins in it
         let mut own = pes.pts;
         let mut pts = if carried > 0 { self.rest_pts } else { own.take().unwrap_or(self.rest_pts) };

@@ -14,8 +14,9 @@ mod writer;
 pub use adts::AudioFormat;
 #[cfg(test)]
 pub(crate) use adts::frame_header;
-pub(crate) use adts::silence;
+pub(crate) use adts::{raw_block, silence, specific_config};
 pub use demux::{AccessUnit, AudioFrame, Demuxed, ParameterSets, demux};
+pub(crate) use h264::{Sequence, sequence};
 pub(crate) use inspect::usual_distance;
 pub use inspect::{AudioFacts, KeyFrame, SegmentFacts, inspect};
 pub use packet::Damage;

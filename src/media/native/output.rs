@@ -1,0 +1,210 @@
+//! A file that grows block by block: one thread writes, one hashes, one makes it last, while the caller goes on.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
+};
+
+use super::{
+    Control, Halt,
+    tree::{BRANCH, Tree, branch},
+};
+
+/// Blocks on their way at most.
+const BLOCKS_AHEAD: usize = 16;
+/// The disk is asked to begin with what it has after so many bytes.
+const SYNC_EVERY: u64 = 32 << 20;
+
+/// A piece of the file.
+#[derive(Debug)]
+struct Block {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// The file behind its reserved front.
+#[derive(Debug)]
+pub(super) struct Output {
+    control: Arc<Control>,
+    file: Arc<File>,
+    room: usize,
+    /// Being filled.
+    block: Block,
+    to_write: Option<SyncSender<Block>>,
+    empty: Receiver<Vec<u8>>,
+    writing: Option<JoinHandle<io::Result<()>>>,
+    hashing: Option<JoinHandle<Hashed>>,
+    syncing: Option<JoinHandle<()>>,
+}
+
+/// What the hashing thread leaves.
+#[derive(Debug, Default)]
+struct Hashed {
+    tree: Tree,
+    /// Bytes that share a branch with the reserved front.
+    first: Vec<u8>,
+}
+
+impl Output {
+    /// Creates the file, which must not exist; its first `room` bytes are written last.
+    pub fn create(path: &Path, room: usize, control: Arc<Control>) -> Result<Output, Halt> {
+        control.go_on()?;
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(Halt::Io)?;
+        let file = Arc::new(file);
+        let (to_write, blocks) = sync_channel::<Block>(BLOCKS_AHEAD);
+        let (to_hash, written) = sync_channel::<Block>(BLOCKS_AHEAD);
+        let (to_reuse, empty) = channel();
+        let (to_sync, grown) = channel();
+        let (writes, pulse) = (Arc::clone(&file), Arc::clone(&control));
+        let writing =
+            spawn("mux-write", move || write(&writes, &blocks, &to_hash, &to_sync, &pulse))?;
+        let hashing = spawn("mux-hash", move || hash(&written, &to_reuse, room))?;
+        let syncs = Arc::clone(&file);
+        let syncing = spawn("mux-sync", move || sync(&syncs, &grown))?;
+        let block = Block { offset: room as u64, bytes: Vec::with_capacity(BRANCH) };
+        Ok(Output {
+            control,
+            file,
+            room,
+            block,
+            to_write: Some(to_write),
+            empty,
+            writing: Some(writing),
+            hashing: Some(hashing),
+            syncing: Some(syncing),
+        })
+    }
+
+    /// Where the next byte will lie in the file.
+    pub fn position(&self) -> u64 {
+        self.block.offset + self.block.bytes.len() as u64
+    }
+
+    /// Appends.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Halt> {
+        loop {
+            // blocks end where branches do
+            let begin = usize::try_from(self.block.offset % BRANCH as u64).unwrap_or(0);
+            let space = BRANCH - begin - self.block.bytes.len();
+            let (now, later) = bytes.split_at(bytes.len().min(space));
+            self.block.bytes.extend_from_slice(now);
+            if now.len() < space {
+                return Ok(());
+            }
+            self.hand_on()?;
+            bytes = later;
+        }
+    }
+
+    fn hand_on(&mut self) -> Result<(), Halt> {
+        self.control.go_on()?;
+        let mut bytes = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BRANCH));
+        bytes.clear();
+        let next = Block { offset: self.position(), bytes };
+        let full = std::mem::replace(&mut self.block, next);
+        let sent = self.to_write.as_ref().is_some_and(|to| to.send(full).is_ok());
+        // the writing thread ends early only by an error, which joining it tells
+        if sent { Ok(()) } else { Err(self.wait_for_write().err().unwrap_or(Halt::Stopped)) }
+    }
+
+    fn wait_for_write(&mut self) -> Result<(), Halt> {
+        self.to_write = None;
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let written = writing.join();
+        written.unwrap_or_else(|_| Err(io::Error::other("a thread ended"))).map_err(Halt::Io)
+    }
+
+    /// Waits until everything behind the front is written.
+    pub fn flush(&mut self) -> Result<(), Halt> {
+        if !self.block.bytes.is_empty() {
+            self.hand_on()?;
+        }
+        self.wait_for_write()
+    }
+
+    /// Writes the front, exactly as many bytes as were reserved; answers the hash of the whole file, hex.
+    pub fn finish(mut self, mut front: Vec<u8>) -> Result<(Arc<File>, String), Halt> {
+        self.flush()?;
+        if front.len() != self.room {
+            return Err(Halt::NoRoom);
+        }
+        self.file.write_all_at(&front, 0).map_err(Halt::Io)?;
+        let hashed = self.hashing.take().map(JoinHandle::join);
+        let hashed =
+            hashed.and_then(Result::ok).ok_or(Halt::Io(io::Error::other("a thread ended")))?;
+        front.extend_from_slice(&hashed.first);
+        self.control.beat();
+        Ok((Arc::clone(&self.file), hashed.tree.finish(&front)))
+    }
+}
+
+impl Drop for Output {
+    /// No thread of a file outlives it. What they found has no one left to be told.
+    fn drop(&mut self) {
+        self.to_write = None;
+        let _ = self.writing.take().map(JoinHandle::join);
+        let _ = self.hashing.take().map(JoinHandle::join);
+        let _ = self.syncing.take().map(JoinHandle::join);
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Halt> {
+    Builder::new().name(name.to_owned()).spawn(work).map_err(Halt::Io)
+}
+
+fn write(
+    file: &File,
+    blocks: &Receiver<Block>,
+    to_hash: &SyncSender<Block>,
+    to_sync: &Sender<()>,
+    control: &Control,
+) -> io::Result<()> {
+    let mut since = 0;
+    while let Ok(block) = blocks.recv() {
+        file.write_all_at(&block.bytes, block.offset)?;
+        control.beat();
+        since += block.bytes.len() as u64;
+        if since >= SYNC_EVERY {
+            since = 0;
+            let _ = to_sync.send(());
+        }
+        if to_hash.send(block).is_err() {
+            return Err(io::Error::other("a thread ended"));
+        }
+    }
+    Ok(())
+}
+
+fn hash(blocks: &Receiver<Block>, to_reuse: &Sender<Vec<u8>>, room: usize) -> Hashed {
+    let own = room.next_multiple_of(BRANCH) as u64;
+    let mut hashed = Hashed::default();
+    while let Ok(block) = blocks.recv() {
+        if block.offset < own {
+            hashed.first.extend_from_slice(&block.bytes);
+        } else {
+            hashed.tree.push(branch(block.offset, &block.bytes), block.bytes.len());
+        }
+        // nobody may want it back any more
+        let _ = to_reuse.send(block.bytes);
+    }
+    hashed
+}
+
+/// Begins early with what the last sync would otherwise have to wait for. Failures show there.
+fn sync(file: &File, grown: &Receiver<()>) {
+    while grown.recv().is_ok() {
+        // those that came meanwhile are met by this one
+        while grown.try_recv().is_ok() {}
+        let _ = file.sync_data();
+    }
+}
