@@ -64,6 +64,9 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("job.kind", "what it is"),
     ("request_id", "the request that caused the line; x-request-id of its answer"),
     ("latency_ms", "time to the answer"),
+    ("pictures_copied", "pictures of a clip that are as they were recorded"),
+    ("pictures_encoded", "pictures of a clip that were encoded again"),
+    ("reason", "why"),
 ];
 
 /// Installs the log: readable on a terminal, JSON lines otherwise; to standard error, so that what a command prints

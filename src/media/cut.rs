@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TICKS,
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
+    draft::Draft,
+    exact::{self, Refusal, Unfit},
     ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target, failed},
     mp4::{self, Track, TrackEdit},
     native::{self, Copied, Ended, Written},
@@ -72,6 +74,12 @@ pub struct CutOutcome {
     pub parts: Vec<CutSpan>,
     /// Whether pictures were encoded again.
     pub encoded: bool,
+    /// Pictures taken over as they were recorded.
+    pub pictures_copied: u64,
+    /// Pictures encoded again.
+    pub pictures_encoded: u64,
+    /// Why more than the edges of an exact cut was encoded, if that was tried.
+    pub unfit: Option<Unfit>,
     /// How long it took.
     pub timings: CutTimings,
 }
@@ -112,6 +120,15 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let mut plan = job.planned(false).await?;
     let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let mux = Instant::now();
+    let unfit = match job.encode_edges(&plan).await? {
+        Ok(done) => {
+            timings.mux = mux.elapsed();
+            let has_poster = job.poster(&plan, done.draft.path()).await;
+            timings.finalize = mux.elapsed().saturating_sub(timings.mux);
+            return Ok(exact_outcome(done, &plan, has_poster, timings));
+        }
+        Err(unfit) => unfit,
+    };
     let made = match job.make(&plan).await? {
         Some(made) => made,
         None => {
@@ -126,15 +143,53 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let (facts, has_poster) = job.finish(&plan, &made).await?;
     timings.finalize = finalize.elapsed();
     let Made { draft, composed, .. } = made;
-    let spans = plan.parts.iter().zip(&composed.window_pictures);
-    let spans = spans.map(|(part, &frames)| CutSpan {
+    let parts = spans(&plan, &composed.window_pictures);
+    let (copied, encoded) = if plan.encode { (0, facts.frames) } else { (facts.frames, 0) };
+    Ok(CutOutcome {
+        file: draft.keep(),
+        facts,
+        has_poster,
+        parts,
+        encoded: plan.encode,
+        pictures_copied: copied,
+        pictures_encoded: encoded,
+        unfit,
+        timings,
+    })
+}
+
+fn exact_outcome(
+    done: exact::Done,
+    plan: &Plan,
+    has_poster: bool,
+    timings: CutTimings,
+) -> CutOutcome {
+    tracing::info!(
+        pictures_copied = done.copied,
+        pictures_encoded = done.encoded,
+        "only the edges were encoded"
+    );
+    CutOutcome {
+        file: done.draft.keep(),
+        facts: done.facts,
+        has_poster,
+        parts: spans(plan, &done.window_pictures),
+        encoded: done.encoded > 0,
+        pictures_copied: done.copied,
+        pictures_encoded: done.encoded,
+        unfit: None,
+        timings,
+    }
+}
+
+fn spans(plan: &Plan, pictures: &[u64]) -> Vec<CutSpan> {
+    let spans = plan.parts.iter().zip(pictures).map(|(part, &frames)| CutSpan {
         part: part.part,
         first_pts: part.start,
         end_pts: part.end,
         frames,
     });
-    let parts = spans.collect();
-    Ok(CutOutcome { file: draft.keep(), facts, has_poster, parts, encoded: plan.encode, timings })
+    spans.collect()
 }
 
 fn expected(plan: &Plan, composed: &Composed) -> Expected {
@@ -162,6 +217,38 @@ impl Job<'_> {
             stall: self.request.stall,
             cancel: self.request.cancel.clone(),
         }
+    }
+
+    /// An exact cut that copies all but its edges; else why not (nothing, if that is not wanted).
+    async fn encode_edges(
+        &self,
+        plan: &Plan,
+    ) -> Result<std::result::Result<exact::Done, Option<Unfit>>> {
+        let wanted = self.request.precision == Precision::Exact;
+        if !wanted || self.request.muxer == Muxer::Ffmpeg {
+            return Ok(Err(None));
+        }
+        let request = exact::Request {
+            ffmpeg: self.ffmpeg,
+            parts: self.parts,
+            plan,
+            work_dir: &self.request.work_dir,
+            meta: self.metadata(),
+            max_bytes: self.request.max_bytes,
+            limits: &|| self.limits(),
+        };
+        match exact::make(&request).await {
+            Ok(done) => Ok(Ok(done)),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Unfit(unfit)) => {
+                tracing::info!(reason = %unfit, "the whole window is encoded");
+                Ok(Err(Some(unfit)))
+            }
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata { title: self.request.title.clone(), started_at: self.request.started_at }
     }
 
     async fn planned(&self, encode: bool) -> Result<Plan> {
@@ -208,13 +295,9 @@ impl Job<'_> {
         .with("neededBytes", max.saturating_add(1)))
     }
 
-    fn metadata(&self) -> Metadata {
-        Metadata { title: self.request.title.clone(), started_at: self.request.started_at }
-    }
-
     /// A copy by our own muxer.
     async fn copy(&self, plan: &Plan) -> Result<std::result::Result<Made, Ended>> {
-        let draft = Draft::new(&self.request.work_dir);
+        let draft = Draft::new(&self.request.work_dir, "mp4");
         let (parts, plan, meta) = (Arc::clone(self.parts), plan.clone(), self.metadata());
         let path = draft.path().to_owned();
         let limits = self.limits();
@@ -228,7 +311,7 @@ impl Job<'_> {
 
     /// One run of FFmpeg, fed with the composed stream.
     async fn attempt(&self, plan: &Plan, target: Target) -> Result<Option<Made>> {
-        let draft = Draft::new(&self.request.work_dir);
+        let draft = Draft::new(&self.request.work_dir, "mp4");
         let meta = self.metadata();
         let mut command = if plan.encode {
             self.ffmpeg.encode_command(plan, target, &meta, draft.path())
@@ -266,8 +349,11 @@ impl Job<'_> {
         if made.native.is_none() {
             self.correct_edges(&made.draft, plan, &made.composed).await?;
         }
-        let (synced, facts, has_poster) =
-            tokio::join!(self.sync(made), self.check(plan, made), self.poster(plan, made));
+        let (synced, facts, has_poster) = tokio::join!(
+            self.sync(made),
+            self.check(plan, made),
+            self.poster(plan, made.draft.path())
+        );
         synced?;
         Ok((facts?, has_poster))
     }
@@ -297,7 +383,7 @@ impl Job<'_> {
         })
     }
 
-    async fn poster(&self, plan: &Plan, made: &Made) -> bool {
+    async fn poster(&self, plan: &Plan, file: &Path) -> bool {
         let Some(out) = &self.request.poster else { return false };
         let limits = self.limits();
         let limits = Limits {
@@ -306,7 +392,7 @@ impl Job<'_> {
             ..limits
         };
         let length = ticks_to_micros(plan.duration);
-        let done = poster::poster(self.ffmpeg, made.draft.path(), length, out, &limits).await;
+        let done = poster::poster(self.ffmpeg, file, length, out, &limits).await;
         if let Err(error) = &done {
             tracing::warn!(error = error.chain(), "no poster");
         }
@@ -364,40 +450,4 @@ struct Made {
     composed: Composed,
     /// The file and its hash, where our own muxer wrote it.
     native: Option<(Arc<File>, String)>,
-}
-
-/// A work file that is removed unless it is kept.
-struct Draft {
-    path: Option<PathBuf>,
-    name: PathBuf,
-}
-
-impl Draft {
-    fn new(dir: &Path) -> Draft {
-        let name = dir.join(format!("{}.mp4", uuid::Uuid::new_v4().simple()));
-        Draft { path: Some(name.clone()), name }
-    }
-
-    fn path(&self) -> &Path {
-        &self.name
-    }
-
-    async fn size(&self) -> Result<u64> {
-        let meta = tokio::fs::metadata(&self.name).await;
-        Ok(meta.map_err(|error| Error::internal("measuring a clip", error))?.len())
-    }
-
-    fn keep(mut self) -> PathBuf {
-        self.path = None;
-        self.name.clone()
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
-            // absent if FFmpeg had not begun to write
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }

@@ -6,6 +6,8 @@
 
 pub mod compose;
 pub mod cut;
+mod draft;
+pub mod exact;
 pub mod ffmpeg;
 pub mod files;
 pub mod filmstrip;

@@ -61,16 +61,11 @@ pub async fn verify(
     limits: &Limits,
 ) -> Result<Verified> {
     let file = path.to_owned();
-    let work = tokio::task::spawn_blocking(move || -> io::Result<(Mp4, String)> {
-        Ok((mp4::read(&file)?, hash(&file)?))
-    });
-    let (read, blake3) = work
+    let hashed = tokio::task::spawn_blocking(move || hash(&file))
         .await
         .map_err(|error| Error::internal("reading a finished clip", error))?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
-    let verified = judge(&read, expected, blake3)?;
-    decode_edges(ffmpeg, path, &read, limits).await?;
-    Ok(verified)
+    verify_hashed(ffmpeg, path, hashed, expected, limits).await
 }
 
 /// Checks a file whose hash is known from writing it: of the file itself only the index and the edges are read.
@@ -84,14 +79,27 @@ pub async fn verify_hashed(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
+    let (read, verified) = examine(path, blake3, expected).await?;
+    decode_edges(ffmpeg, path, &read, limits).await?;
+    Ok(verified)
+}
+
+/// Reads a file's index and compares what it says with what is expected; nothing is decoded.
+///
+/// # Errors
+/// As [`verify`].
+pub(super) async fn examine(
+    path: &Path,
+    blake3: String,
+    expected: &Expected,
+) -> Result<(Mp4, Verified)> {
     let file = path.to_owned();
     let read = tokio::task::spawn_blocking(move || mp4::read(&file))
         .await
         .map_err(|error| Error::internal("reading a finished clip", error))?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
     let verified = judge(&read, expected, blake3)?;
-    decode_edges(ffmpeg, path, &read, limits).await?;
-    Ok(verified)
+    Ok((read, verified))
 }
 
 fn unfit(why: String) -> Error {

@@ -603,7 +603,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             orphan_max: seconds(10_800),
         },
         capture: config::Capture {
-            muxer: livekit_replay::config::Muxer::Auto,
+            muxer: config::Muxer::Auto,
             wait: seconds(40),
             tail_wait: seconds(16),
             workers: 2,

@@ -12,8 +12,8 @@ use livekit_replay::{
     access::token::{self, Claims, Verifier},
     clock::{Clock, ManualClock},
     config::{
-        Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, RateLimits, Server,
-        Sessions, Storage,
+        Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, Muxer, RateLimits,
+        Server, Sessions, Storage,
     },
     domain::{
         id::{CommunityId, EgressId, InstanceId, RoomName, UserId},
@@ -333,6 +333,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             orphan_max: seconds(10_800),
         },
         capture: Capture {
+            muxer: Muxer::Auto,
             wait: seconds(1),
             tail_wait: seconds(1),
             muxer: livekit_replay::config::Muxer::Auto,

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use livekit_replay::{
     domain::time::Timestamp,
     error::Code,
-    media::{cut::cut, mp4, poster::poster, publish, verify},
+    media::{cut::cut, exact::Unfit, mp4, poster::poster, publish, verify},
 };
 
 use crate::{
@@ -67,6 +67,7 @@ async fn an_encode_keeps_to_its_allowance() {
         "{} bytes freely, {} of {allowance} allowed",
         free.facts.size_bytes, made.facts.size_bytes
     );
+    assert_eq!(made.unfit, Some(Unfit::TooLarge));
     assert!(made.facts.size_bytes <= allowance);
     assert_eq!(made.facts.frames, 445);
     wanted.max_bytes = Some(1_000);

@@ -86,9 +86,7 @@ pub(super) fn front(
     }
     let spare = room.checked_sub(out.len() + media.len())?;
     if spare > 0 {
-        boxed(&mut out, b"free", |out| {
-            out.resize(out.len() + spare.checked_sub(8).unwrap_or(0), 0)
-        });
+        boxed(&mut out, b"free", |out| out.resize(out.len() + spare.saturating_sub(8), 0));
     }
     out.extend_from_slice(&media);
     // a rest of less than a box's header cannot be filled

@@ -43,6 +43,12 @@ impl ParameterSets {
     pub fn units(&self) -> &[Vec<u8>] {
         &self.units
     }
+
+    /// Sets of which only the units matter.
+    #[cfg(test)]
+    pub(crate) fn of(units: Vec<Vec<u8>>) -> ParameterSets {
+        ParameterSets { units, ..ParameterSets::default() }
+    }
 }
 
 /// One frame of sound, with its ADTS header.

@@ -6,7 +6,7 @@
 
 mod adts;
 mod demux;
-mod h264;
+pub(crate) mod h264;
 mod inspect;
 mod packet;
 mod writer;
