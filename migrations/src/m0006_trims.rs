@@ -15,7 +15,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for name in COLUMNS {
             let mut change = Table::alter().table(Alias::new("clip")).to_owned();
-            manager.alter_table(change.add_column(&mut text_opt(name)).to_owned()).await?;
+            manager.alter_table(change.add_column(text_opt(name)).to_owned()).await?;
         }
         Ok(())
     }

@@ -336,7 +336,6 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             muxer: Muxer::Auto,
             wait: seconds(1),
             tail_wait: seconds(1),
-            muxer: livekit_replay::config::Muxer::Auto,
             workers: 1,
             deadline_factor: 2.0,
             stall: seconds(30),

@@ -58,6 +58,7 @@ fn number_in(image: &Path, [x, y, width, height]: [u32; 4]) -> i64 {
 
 pub async fn a_filmstrip_shows_the_key_frames_where_they_were(bench: Bench) {
     let bench = studio::with_config(bench, |config| config.rate_limits.filmstrip_per_minute = 5);
+    studio::begin_minute(&bench);
     let session = bench.session("ann", 40).await;
     studio::write(&bench, &session, 1, 0..8).await;
     studio::next_epoch(&bench, &session, 2, 17).await;

@@ -12,6 +12,8 @@ mod bench;
 mod look;
 #[path = "../media/material.rs"]
 mod material;
+#[path = "../media/picture.rs"]
+mod picture;
 mod preview;
 mod stream;
 mod studio;

@@ -172,6 +172,7 @@ pub async fn a_stream_is_a_capture_to_rights_and_limits(bench: Bench) {
         config.capture.wait = Duration::from_millis(50);
         config.rate_limits.capture_per_minute = 9;
     });
+    studio::begin_minute(&bench);
     let session = recorded(&bench, "dan").await;
     let path = window(&session, 2.0, 4.0);
     let code =

@@ -114,6 +114,12 @@ pub fn with_config(mut bench: Bench, change: impl FnOnce(&mut Config)) -> Bench 
     bench
 }
 
+/// Moves the clock to the beginning of a minute: what is limited by the minute then has one to itself.
+pub fn begin_minute(bench: &Bench) {
+    let minute = 60_000_000;
+    bench.clock.advance_micros(minute - bench.now().as_micros().rem_euclid(minute));
+}
+
 /// Says in both stores that they are ours.
 pub fn mark_stores(bench: &Bench) {
     let marker = serde_json::json!({ "instanceId": bench.deps.instance.as_str() }).to_string();
