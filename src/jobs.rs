@@ -33,7 +33,7 @@ pub async fn run(deps: Deps) {
         Ok(jobs) => tracing::info!(jobs, "taking over from the process before"),
         Err(error) => tracing::warn!(error = error.chain(), "leases of the process before stay"),
     }
-    let workers = Arc::new(Semaphore::new(deps.config.capture.workers.max(1)));
+    let workers = deps.places.get(&deps.config);
     let hands = Arc::new(Semaphore::new(IN_HAND));
     // awaited below, so that a job's end is this door's end
     let running = TaskTracker::new();

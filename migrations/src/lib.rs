@@ -11,6 +11,8 @@ mod m0001_sessions;
 mod m0002_clips;
 mod m0003_access_and_limits;
 mod m0004_upkeep;
+mod m0005_preview;
+mod m0006_trims;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -23,6 +25,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_clips::Migration),
             Box::new(m0003_access_and_limits::Migration),
             Box::new(m0004_upkeep::Migration),
+            Box::new(m0005_preview::Migration),
+            Box::new(m0006_trims::Migration),
         ]
     }
 }

@@ -82,6 +82,8 @@ pub async fn build(
         policy: Arc::default(),
         wake: Arc::default(),
         stores: Arc::default(),
+        places: Arc::default(),
+        filmstrips: Arc::default(),
         presence: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

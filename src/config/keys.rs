@@ -87,6 +87,7 @@ pub const KEYS: &[Key] = &[
     key("rate_limits.start_per_minute"),
     key("rate_limits.capture_per_minute"),
     key("rate_limits.delete_per_minute"),
+    key("rate_limits.filmstrip_per_minute"),
     short("storage.buffer", "REPLAY_BUFFER_PATH"),
     short("storage.clips", "REPLAY_STORAGE_PATH"),
     key("storage.buffer_dir_mode"),

@@ -76,6 +76,7 @@ fn read(reader: &mut Reader<'_>, cwd: &Path) -> Config {
             start_per_minute: reader.number("rate_limits.start_per_minute", 0..=1_000_000),
             capture_per_minute: reader.number("rate_limits.capture_per_minute", 0..=1_000_000),
             delete_per_minute: reader.number("rate_limits.delete_per_minute", 0..=1_000_000),
+            filmstrip_per_minute: reader.number("rate_limits.filmstrip_per_minute", 0..=1_000_000),
         },
         jobs: read_jobs(reader),
         log: reader

@@ -213,10 +213,12 @@ pub struct Limits {
 pub struct RateLimits {
     /// POST /start.
     pub start_per_minute: u32,
-    /// POST /capture.
+    /// POST /capture, trims, streams.
     pub capture_per_minute: u32,
     /// DELETE of sessions and clips.
     pub delete_per_minute: u32,
+    /// GET /sessions/{id}/filmstrip.
+    pub filmstrip_per_minute: u32,
 }
 
 /// Where bytes live.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     access::{Caller, Permission},
     domain::{
-        id::{ClipId, SessionId},
+        id::{ClipId, SessionId, UserId},
         lifecycle::{ClipStatus, SessionStatus},
         names,
         selection::{self, Coverage, Gap, Plan, Selection},
@@ -115,12 +115,12 @@ async fn accept(
         return Err(Error::not_found("session"));
     }
     let material = Material::load(&tx, &session.id).await?;
-    let resolved = resolve_window(&request.window, &rules(deps, &material.session, arrived_at))?;
+    let resolved = resolve(deps, &material.session, &request.window, arrived_at)?;
     let found = judge(&material, &resolved, request.gap_policy, now)?;
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved_bytes = i64::try_from(needed).unwrap_or(i64::MAX);
     check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
-    reserve(&tx, deps, &material.session, reserved_bytes, now).await?;
+    reserve(&tx, deps, &material.session.user_id, reserved_bytes, now).await?;
 
     let row = clip_row(&material.session, &resolved, &request, title, visibility, now);
     let clip = Clip { reserved_bytes, ..row };
@@ -146,15 +146,32 @@ fn kept_answer(id: &ClipId) -> idempotency::Kept {
     }
 }
 
-/// The caller's own session. Who may see it without owning it learns that it is not his.
-async fn load_own(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
+/// The caller's own session, not discarded.
+pub(super) async fn load_own(
+    deps: &Deps,
+    caller: &Caller,
+    id: &SessionId,
+) -> Result<session::Model> {
     let session = session::load(deps.db.conn(), id).await?;
+    check_own(deps, caller, &session).await?;
+    if session.discard { Err(Error::not_found("session")) } else { Ok(session) }
+}
+
+/// Refuses a session that is not the caller's. Who may see it without owning it learns that it is not his.
+pub(super) async fn check_own(
+    deps: &Deps,
+    caller: &Caller,
+    session: &session::Model,
+) -> Result<()> {
     if session.user_id == caller.user_id {
-        return if session.discard { Err(Error::not_found("session")) } else { Ok(session) };
+        return Ok(());
     }
     let community = session.community_id.as_ref();
     if authorize::allowed(deps, caller, Permission::ManageReplayLimits, community).await? {
-        return Err(Error::new(Code::NotOwner, "Only its owner can capture from this session."));
+        return Err(Error::new(
+            Code::NotOwner,
+            "Only its owner can look at or capture from this session.",
+        ));
     }
     Err(Error::not_found("session"))
 }
@@ -175,6 +192,16 @@ fn title(asked: Option<&str>, arrived_at: Timestamp) -> Result<String> {
     };
     names::check_title("title", asked)?;
     Ok(asked.to_owned())
+}
+
+/// The window that a request means for a session as it stands.
+pub(super) fn resolve(
+    deps: &Deps,
+    session: &session::Model,
+    request: &WindowRequest,
+    arrived_at: Timestamp,
+) -> Result<ResolvedWindow> {
+    resolve_window(request, &rules(deps, session, arrived_at))
 }
 
 fn rules(deps: &Deps, session: &session::Model, arrived_at: Timestamp) -> WindowRules {
@@ -267,12 +294,12 @@ pub(super) fn has_gaps(gaps: &[Gap]) -> Error {
 pub(super) async fn reserve(
     tx: &Tx,
     deps: &Deps,
-    session: &session::Model,
+    user: &UserId,
     bytes: i64,
     now: Timestamp,
 ) -> Result<()> {
     let default = deps.config.limits.user_quota_bytes;
-    let Err(account) = quota::reserve(tx, &session.user_id, bytes, default, now).await? else {
+    let Err(account) = quota::reserve(tx, user, bytes, default, now).await? else {
         return Ok(());
     };
     Err(quota_exceeded(&account, default, bytes))
@@ -351,10 +378,12 @@ fn clip_row(
         request_id: request.request_id.clone(),
         created_at: now,
         updated_at: now,
+        trim_of: None,
+        trim_plan: None,
     }
 }
 
-fn precision_name(precision: Precision) -> &'static str {
+pub(super) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Keyframe => "keyframe",
         Precision::Exact => "exact",

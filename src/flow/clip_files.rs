@@ -36,6 +36,8 @@ pub struct ClipFiles {
     pub tombstone: PathBuf,
     /// The poster.
     pub poster: PathBuf,
+    /// While it is cut out of another clip: that one's video under a name of ours.
+    pub source: PathBuf,
 }
 
 impl ClipFiles {
@@ -49,6 +51,7 @@ impl ClipFiles {
         Ok(ClipFiles {
             video: root.join(keys::clip_path(user, clip)?),
             tombstone: record.with_extension("deleted"),
+            source: record.with_extension("source"),
             record,
             poster: root.join(keys::thumbnail_path(user, clip)?),
         })
@@ -83,10 +86,17 @@ impl ClipFiles {
     /// `storage_unavailable`; call it again.
     pub async fn remove_all(&self) -> Result<u64> {
         let size = publish::size(&self.video).await?.unwrap_or(0);
-        for file in [&self.record, &self.poster, &self.video, &self.tombstone] {
+        for file in [&self.record, &self.poster, &self.video, &self.source, &self.tombstone] {
             publish::remove(file).await?;
         }
         Ok(size)
+    }
+
+    /// Lets go of the clip this one was cut out of. What cannot be removed now the reaper removes.
+    pub async fn release_source(&self) {
+        if let Err(error) = publish::remove(&self.source).await {
+            tracing::warn!(error = error.chain(), "a held source stays for now");
+        }
     }
 }
 
@@ -233,6 +243,9 @@ impl Record {
             request_id: None,
             created_at: self.created_at,
             updated_at: now,
+            // as it stands it is a clip like any other
+            trim_of: None,
+            trim_plan: None,
         }
     }
 }

@@ -19,6 +19,14 @@ text_enum!(
         ClipFile = "clip_file",
         /// A clip's poster.
         ClipThumbnail = "clip_thumbnail",
+        /// The playlist of a session's promised minutes.
+        SessionPreview = "session_preview",
+        /// The playlist of a clip that is being made.
+        ClipPreview = "clip_preview",
+        /// One segment of either.
+        Segment = "segment",
+        /// The image of a filmstrip.
+        Filmstrip = "filmstrip",
     }
 );
 

@@ -15,7 +15,9 @@ pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
+pub mod estimate;
 pub mod figures;
+pub mod filmstrip;
 pub mod health;
 pub mod idempotency;
 pub mod index;
@@ -24,6 +26,7 @@ pub mod links;
 pub mod maintenance;
 pub mod material;
 pub mod place;
+pub mod preview;
 pub mod probe;
 pub mod rate_limit;
 pub mod reap;
@@ -34,8 +37,10 @@ pub mod show;
 pub mod start;
 pub mod stop;
 pub mod stores;
+pub mod stream;
 pub mod supervise;
 pub mod sweep;
+pub mod trim;
 pub mod upkeep;
 pub mod webhook;
 pub mod work;
@@ -72,6 +77,10 @@ pub struct Deps {
     pub wake: Arc<Wake>,
     /// The way to both stores, and how they were last found.
     pub stores: Arc<stores::Stores>,
+    /// Places for FFmpeg.
+    pub places: Arc<work::Places>,
+    /// Small pictures made a while ago.
+    pub filmstrips: Arc<filmstrip::Cache>,
     /// Who is in which room, remembered for a few seconds.
     pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.

@@ -20,6 +20,8 @@ text_enum!(
         Capture = "capture",
         /// DELETE of sessions and clips.
         Delete = "delete",
+        /// GET /sessions/{id}/filmstrip.
+        Filmstrip = "filmstrip",
     }
 );
 
@@ -45,6 +47,7 @@ fn limit_of(deps: &Deps, what: Limited) -> Option<u32> {
         Limited::Start => limits.start_per_minute,
         Limited::Capture => limits.capture_per_minute,
         Limited::Delete => limits.delete_per_minute,
+        Limited::Filmstrip => limits.filmstrip_per_minute,
     };
     (limit > 0).then_some(limit)
 }

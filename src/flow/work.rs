@@ -1,9 +1,15 @@
 //! Leases of jobs: taken, kept, given back, and what becomes of a clip whose job is given up.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Deps, capture::Clip, clip_files::ClipFiles, crash};
 use crate::{
+    config::Config,
     domain::id::ClipId,
     error::{Code, Error, Result},
     store::{self, Engine, Tx, clip, job, pin, quota},
@@ -15,6 +21,33 @@ pub use crate::store::job::Model as Job;
 pub const LEASE: Duration = Duration::from_secs(30);
 /// How often a lease is renewed.
 pub const RENEW: Duration = Duration::from_secs(10);
+
+/// Places for FFmpeg in this process, `capture.workers` of them: jobs take them, and whoever streams or looks.
+#[derive(Debug, Default)]
+pub struct Places(OnceLock<Arc<Semaphore>>);
+
+impl Places {
+    /// The places; made when first asked for.
+    pub fn get(&self, config: &Config) -> Arc<Semaphore> {
+        let made = || Arc::new(Semaphore::new(config.capture.workers.max(1)));
+        Arc::clone(self.0.get_or_init(made))
+    }
+
+    /// A place within `longest`, for somebody who waits for the answer.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`].
+    pub async fn take(&self, config: &Config, longest: Duration) -> Result<OwnedSemaphorePermit> {
+        let taken = tokio::time::timeout(longest, self.get(config).acquire_owned()).await;
+        let busy = "Too many videos are being made at the moment; try again.";
+        taken
+            .map_err(|_| Error::new(Code::Overloaded, busy).retry_after(BUSY_FOR))?
+            .map_err(|error| Error::internal("taking a place", error))
+    }
+}
+
+/// When somebody who found no place may try again.
+const BUSY_FOR: Duration = Duration::from_secs(5);
 
 /// A job that is ours for now.
 #[derive(Debug, Clone)]

@@ -39,6 +39,25 @@ enum Wanted {
     Unsatisfiable,
 }
 
+/// Bytes in memory to be sent.
+#[derive(Debug)]
+pub struct Held {
+    /// All of them.
+    pub bytes: bytes::Bytes,
+    /// `video/mp2t`.
+    pub content_type: &'static str,
+    /// Changes whenever the bytes do; without quotes.
+    pub tag: String,
+}
+
+/// What an answer is before its body.
+enum Head {
+    /// Complete without one.
+    Bare(Response),
+    /// Status, headers, first byte and length of what follows.
+    Body(StatusCode, HeaderMap, u64, u64),
+}
+
 /// Answers GET or HEAD of a file: 200, 206, 304 or 416.
 ///
 /// # Errors
@@ -46,35 +65,72 @@ enum Wanted {
 pub async fn send(method: &Method, headers: &HeaderMap, sent: Sent<'_>) -> Result<Response> {
     let mut file = tokio::fs::File::open(sent.path).await.map_err(unreadable)?;
     let size = file.metadata().await.map_err(unreadable)?.len();
-    let tag = format!("\"{}\"", sent.tag);
+    let (status, mut answer, from, length) =
+        match head(method, headers, size, sent.tag, sent.content_type) {
+            Head::Bare(mut response) => {
+                name_it(response.headers_mut(), sent.save_as);
+                return Ok(response);
+            }
+            Head::Body(status, answer, from, length) => (status, answer, from, length),
+        };
+    name_it(&mut answer, sent.save_as);
+    file.seek(SeekFrom::Start(from)).await.map_err(unreadable)?;
+    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
+    Ok((status, answer, body).into_response())
+}
+
+/// [`send`] of what is in memory.
+pub fn send_held(method: &Method, headers: &HeaderMap, held: &Held) -> Response {
+    let size = held.bytes.len() as u64;
+    match head(method, headers, size, &held.tag, held.content_type) {
+        Head::Bare(response) => response,
+        Head::Body(status, answer, from, length) => {
+            let at = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX);
+            // inside by the making of the head
+            let part = held.bytes.slice(at(from)..at(from + length));
+            (status, answer, part).into_response()
+        }
+    }
+}
+
+fn head(
+    method: &Method,
+    headers: &HeaderMap,
+    size: u64,
+    tag: &str,
+    content_type: &'static str,
+) -> Head {
+    let tag = format!("\"{tag}\"");
     let mut answer = HeaderMap::new();
     insert(&mut answer, header::ETAG, &tag);
     insert(&mut answer, header::ACCEPT_RANGES, "bytes");
     // private: an intermediary must not show it to others; each use asks again whether it is still allowed
     insert(&mut answer, header::CACHE_CONTROL, "private, no-cache");
     if is_unchanged(headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+        return Head::Bare((StatusCode::NOT_MODIFIED, answer).into_response());
     }
-    insert(&mut answer, header::CONTENT_TYPE, sent.content_type);
+    insert(&mut answer, header::CONTENT_TYPE, content_type);
     insert(&mut answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    if let Some(name) = sent.save_as {
-        insert(&mut answer, header::CONTENT_DISPOSITION, &disposition(name));
-    }
     let (status, from, length) = match wanted(headers, &tag, size) {
         Wanted::Whole => (StatusCode::OK, 0, size),
         Wanted::Part(first, last) => {
             insert(&mut answer, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
             (StatusCode::PARTIAL_CONTENT, first, last - first + 1)
         }
-        Wanted::Unsatisfiable => return Ok(unsatisfiable(size)),
+        Wanted::Unsatisfiable => return Head::Bare(unsatisfiable(size)),
     };
     insert(&mut answer, header::CONTENT_LENGTH, &length.to_string());
     if method == Method::HEAD {
-        return Ok((status, answer).into_response());
+        return Head::Bare((status, answer).into_response());
     }
-    file.seek(SeekFrom::Start(from)).await.map_err(unreadable)?;
-    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
-    Ok((status, answer, body).into_response())
+    Head::Body(status, answer, from, length)
+}
+
+fn name_it(headers: &mut HeaderMap, save_as: Option<&str>) {
+    // only what carries the file, or its measures
+    if let Some(name) = save_as.filter(|_| headers.contains_key(header::CONTENT_LENGTH)) {
+        insert(headers, header::CONTENT_DISPOSITION, &disposition(name));
+    }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -152,7 +208,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// RFC 6266: an ASCII name for old clients, the true one encoded.
-fn disposition(name: &str) -> String {
+pub(super) fn disposition(name: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || " ._-()".contains(c) { c } else { '_' })

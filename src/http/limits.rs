@@ -75,11 +75,13 @@ impl<S: Sync> FromRequestParts<S> for Allowance {
 
 /// The layer: limits the requests of the limit's method, lets others pass.
 async fn layer(
-    State((state, what)): State<(AppState, Limited)>,
+    State((state, what, method)): State<(AppState, Limited, Method)>,
     request: Request,
     next: Next,
 ) -> Response {
-    if request.method() != method_of(what) {
+    // a handler of GET answers HEAD too
+    let head = method == Method::GET && request.method() == Method::HEAD;
+    if request.method() != method && !head {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
@@ -91,7 +93,7 @@ async fn layer(
     };
     let allowance =
         Allowance { deps: state.deps, user: caller.user_id, what, spent: Arc::default() };
-    let keyed = takes_keys(what) && parts.headers.contains_key(idempotency::HEADER);
+    let keyed = takes_keys(what, &method) && parts.headers.contains_key(idempotency::HEADER);
     if !keyed && let Err(error) = allowance.spend().await {
         return with_headers(Problem(error).into_response(), &allowance).await;
     }
@@ -105,29 +107,23 @@ async fn layer(
     with_headers(response, &allowance).await
 }
 
-fn method_of(what: Limited) -> Method {
-    match what {
-        Limited::Start | Limited::Capture => Method::POST,
-        Limited::Delete => Method::DELETE,
-    }
-}
-
 /// Whether the handlers under this limit know idempotency keys. Elsewhere a key means nothing, and must not be a way
 /// around the limit.
-fn takes_keys(what: Limited) -> bool {
+fn takes_keys(what: Limited, method: &Method) -> bool {
     match what {
-        Limited::Start | Limited::Capture => true,
-        Limited::Delete => false,
+        Limited::Start | Limited::Capture => method == Method::POST,
+        Limited::Delete | Limited::Filmstrip => false,
     }
 }
 
-/// Puts a limit on the routes of `router`: on their POST for starts and captures, on their DELETE for deletions.
+/// Puts a limit on the routes of `router`, on the requests of one method.
 pub fn limited(
     router: OpenApiRouter<AppState>,
     state: &AppState,
     what: Limited,
+    method: Method,
 ) -> OpenApiRouter<AppState> {
-    router.layer(axum::middleware::from_fn_with_state((state.clone(), what), layer))
+    router.layer(axum::middleware::from_fn_with_state((state.clone(), what, method), layer))
 }
 
 async fn with_headers(mut response: Response, allowance: &Allowance) -> Response {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::DefaultBodyLimit};
+use axum::{Json, Router, extract::DefaultBodyLimit, http::Method};
 use metrics_exporter_prometheus::PrometheusHandle;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -25,13 +25,22 @@ mod health;
 pub mod idempotency;
 mod layers;
 pub mod limits;
+mod look;
 mod me;
 mod openapi;
+mod preview;
 pub mod sessions;
+mod stream;
 pub mod webhooks;
 
 /// Where the API begins; health, figures and documents are at the root.
 pub const BASE: &str = "/livekit-replay";
+
+/// The address of something under [`BASE`], absolute where `server.public_url` is set.
+fn address(deps: &Deps, path: &str) -> String {
+    let root = deps.config.server.public_url.as_deref().unwrap_or_default();
+    format!("{}{BASE}{path}", root.trim_end_matches('/'))
+}
 
 /// The largest body we take.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -76,16 +85,20 @@ fn described(state: Option<&AppState>) -> OpenApiRouter<AppState> {
 /// The routes under [`BASE`]: one line per file, and one per limit. Limits need a service to count in; the document
 /// does without them.
 fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
-    let limited = |routes, kind| match state {
-        Some(state) => limits::limited(routes, state, kind),
+    let limited = |routes, kind, method| match state {
+        Some(state) => limits::limited(routes, state, kind, method),
         None => routes,
     };
     OpenApiRouter::new()
-        .merge(limited(sessions::routes(), Limited::Delete))
-        .merge(limited(sessions::start_routes(), Limited::Start))
+        .merge(limited(sessions::routes(), Limited::Delete, Method::DELETE))
+        .merge(limited(sessions::start_routes(), Limited::Start, Method::POST))
+        .merge(preview::routes())
+        .merge(look::routes())
+        .merge(limited(look::filmstrip_routes(), Limited::Filmstrip, Method::GET))
         .merge(webhooks::routes())
-        .merge(limited(clips::routes(), Limited::Delete))
-        .merge(limited(clips::capture_routes(), Limited::Capture))
+        .merge(limited(clips::routes(), Limited::Delete, Method::DELETE))
+        .merge(limited(clips::capture_routes(), Limited::Capture, Method::POST))
+        .merge(limited(stream::routes(), Limited::Capture, Method::GET))
         .merge(admin::routes())
         .merge(me::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState,
+    AppState, address,
     error::Problem,
     extract::{Arrived, HashedBody, Path, Query},
     idempotency::{Key, Reply, answer_once},
@@ -19,11 +19,12 @@ use crate::{
     domain::{
         id::{CommunityId, Identity, RoomName, SessionId, TrackId},
         names,
+        selection::Gap,
         sizes::Quality,
         time::Timestamp,
     },
     error::Error,
-    flow::{self, admin::Session, show::Shown, start::StartRequest, start::Starter},
+    flow::{self, Deps, admin::Session, show::Shown, start::StartRequest, start::Starter},
 };
 
 /// The route of a start in the scope of an `Idempotency-Key`.
@@ -118,6 +119,9 @@ pub struct SessionBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     capturable_until: Option<Timestamp>,
+    /// HLS of the promised minutes; signed, for the owner alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     buffer: Option<BufferBody>,
     /// Relative to the buffer store; admins only.
@@ -164,11 +168,21 @@ pub struct GapBody {
     reason: String,
 }
 
-impl From<Shown> for SessionBody {
-    fn from(shown: Shown) -> SessionBody {
+impl From<Gap> for GapBody {
+    fn from(gap: Gap) -> GapBody {
+        GapBody { from: gap.from, to: gap.to, reason: gap.reason.to_string() }
+    }
+}
+
+impl SessionBody {
+    /// A session as `caller` sees it; the link in it is his.
+    pub(super) fn of(deps: &Deps, caller: &Caller, shown: Shown) -> SessionBody {
         let Shown { session, epoch, buffer, for_admin } = shown;
+        let preview = flow::preview::session_query(deps, caller, &session);
+        let root = address(deps, &format!("/sessions/{}/preview.m3u8", session.id));
         let admin = epoch.as_ref().filter(|_| for_admin);
         SessionBody {
+            preview_url: preview.map(|query| format!("{root}?{query}")),
             segment_path: admin.map(|epoch| epoch.path.clone()),
             delay_ms: admin.and_then(|epoch| epoch.delay_ms),
             clock_offset_ms: admin.and_then(|epoch| epoch.clock_offset_us).map(|us| us / 1000),
@@ -207,11 +221,7 @@ impl From<flow::show::Buffer> for BufferBody {
             segments: buffer.segments,
             bytes: buffer.bytes,
             bytes_per_second: buffer.bytes_per_second,
-            gaps: buffer
-                .gaps
-                .into_iter()
-                .map(|gap| GapBody { from: gap.from, to: gap.to, reason: gap.reason.to_string() })
-                .collect(),
+            gaps: buffer.gaps.into_iter().map(GapBody::from).collect(),
         }
     }
 }
@@ -275,10 +285,11 @@ async fn start(
         let work = async move {
             let starter = Starter::Caller(&caller);
             let session = flow::start::start(&own, starter, &request, arrived_at).await?;
-            flow::show::plain(&own, session, false).await
+            let shown = flow::show::plain(&own, session, false).await?;
+            Ok(SessionBody::of(&own, &caller, shown))
         };
         let shown = deps.to_the_end(work).await?;
-        let body = serde_json::to_value(SessionBody::from(shown))
+        let body = serde_json::to_value(shown)
             .map_err(|error| Error::internal("writing a session", error))?;
         Ok(Reply { status: StatusCode::CREATED, body, location: None })
     };
@@ -319,7 +330,8 @@ async fn list(
     caller: Caller,
 ) -> Result<axum::Json<SessionList>, Problem> {
     let shown = flow::show::list_own(&state.deps, &caller).await?;
-    let sessions: Vec<SessionBody> = shown.into_iter().map(SessionBody::from).collect();
+    let sessions: Vec<SessionBody> =
+        shown.into_iter().map(|shown| SessionBody::of(&state.deps, &caller, shown)).collect();
     Ok(axum::Json(SessionList { total: sessions.len(), sessions }))
 }
 
@@ -332,7 +344,8 @@ async fn newest(
     State(state): State<AppState>,
     caller: Caller,
 ) -> Result<axum::Json<SessionBody>, Problem> {
-    Ok(axum::Json(flow::show::newest_own(&state.deps, &caller).await?.into()))
+    let shown = flow::show::newest_own(&state.deps, &caller).await?;
+    Ok(axum::Json(SessionBody::of(&state.deps, &caller, shown)))
 }
 
 /// One session with its buffer.
@@ -345,7 +358,8 @@ async fn one(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<axum::Json<SessionBody>, Problem> {
-    Ok(axum::Json(flow::show::one(&state.deps, &caller, &SessionId::new(id)).await?.into()))
+    let shown = flow::show::one(&state.deps, &caller, &SessionId::new(id)).await?;
+    Ok(axum::Json(SessionBody::of(&state.deps, &caller, shown)))
 }
 
 /// Stop a session and let its buffer go as soon as accepted captures have their bytes.

@@ -2,6 +2,7 @@
 //!
 //! FFmpeg's exit status says little (it is 0 on every kind of damaged input): outputs are checked in `verify`.
 
+mod fragments;
 mod recipes;
 mod run;
 
@@ -62,6 +63,13 @@ impl Ffmpeg {
     pub(super) fn command(&self) -> FfmpegCommand {
         let mut command = FfmpegCommand::new_with_path(&self.program);
         command.hide_banner().args(["-nostats", "-v", "warning", "-progress", "pipe:1"]);
+        command
+    }
+
+    /// The same for one whose standard output is the file itself.
+    pub(super) fn quiet_command(&self) -> FfmpegCommand {
+        let mut command = FfmpegCommand::new_with_path(&self.program);
+        command.hide_banner().args(["-nostats", "-v", "warning"]);
         command
     }
 

@@ -10,10 +10,13 @@ mod draft;
 pub mod exact;
 pub mod ffmpeg;
 pub mod files;
+pub mod filmstrip;
+pub mod fragments;
 pub mod mp4;
 pub mod native;
 pub mod poster;
 pub mod publish;
+pub mod reopen;
 pub mod ts;
 pub mod verify;
 

@@ -114,6 +114,10 @@ pub struct Model {
     pub created_at: Timestamp,
     /// Row last changed.
     pub updated_at: Timestamp,
+    /// The clip it is cut out of, if it is no capture.
+    pub trim_of: Option<ClipId>,
+    /// Which part of it: JSON of a [`crate::domain::trim::Plan`].
+    pub trim_plan: Option<String>,
 }
 
 /// No relations are followed.

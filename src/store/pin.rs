@@ -73,6 +73,19 @@ pub async fn insert(
         .map_err(|error| db_error("setting a pin", error))
 }
 
+/// Lets a pin hold until a moment that its owner moves on while he lives: what he leaves behind is let go by itself.
+pub async fn insert_lease(
+    tx: &Tx,
+    session: &SessionId,
+    owner: &ClipId,
+    window: Window,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
+    insert(tx, session, owner, window, now).await?;
+    set_expiry(tx, owner, Some(until)).await
+}
+
 /// A session's pins that hold at `now`.
 pub async fn list_holding<C: Conn>(
     db: &C,

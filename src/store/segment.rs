@@ -136,6 +136,19 @@ pub async fn replace_bad<C: Conn>(db: &C, row: Model) -> Result<bool> {
     Ok(outcome.rows_affected > 0)
 }
 
+/// One segment's row.
+pub async fn find<C: Conn>(
+    db: &C,
+    session: &SessionId,
+    epoch: i32,
+    number: i64,
+) -> Result<Option<Model>> {
+    Entity::find_by_id((session.clone(), epoch, number))
+        .one(db)
+        .await
+        .map_err(|error| db_error("reading a segment's row", error))
+}
+
 /// Every segment of a session that is not condemned, in order of epoch and number.
 pub async fn list<C: Conn>(db: &C, session: &SessionId) -> Result<Vec<Model>> {
     Entity::find()

@@ -130,7 +130,7 @@ impl LiveKit for NoLiveKit {
 
 /// No scheduled work: these tests start none.
 #[derive(Debug)]
-struct NoMaintenance;
+pub struct NoMaintenance;
 
 #[async_trait]
 impl Maintenance for NoMaintenance {
@@ -152,7 +152,7 @@ pub enum On {
 pub struct Bench {
     pub deps: Deps,
     pub clock: Arc<ShiftedClock>,
-    app: Router,
+    pub app: Router,
     dir: PathBuf,
     server: Option<(String, String)>,
     jobs: Option<tokio::task::JoinHandle<()>>,
@@ -232,6 +232,8 @@ impl Bench {
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
             stores: Arc::default(),
+            places: Arc::default(),
+            filmstrips: Arc::default(),
             presence: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -620,6 +622,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             start_per_minute: 0,
             capture_per_minute: 0,
             delete_per_minute: 0,
+            filmstrip_per_minute: 0,
         },
         storage: config::Storage {
             buffer: dir.join("buffer"),

@@ -97,7 +97,8 @@ async fn keyed(allowance: Allowance, headers: axum::http::HeaderMap) -> Answer<R
 async fn a_repeat_is_not_counted_and_a_key_is_no_way_around(house: &House) {
     let route = axum::routing::post(keyed);
     let routes: OpenApiRouter<AppState> = OpenApiRouter::new().route("/keyed", route);
-    let (router, _) = limited(routes, &house.state, Limited::Start).split_for_parts();
+    let (router, _) =
+        limited(routes, &house.state, Limited::Start, axum::http::Method::POST).split_for_parts();
     let router = router.with_state(house.state.clone());
     let token = house.token("u1");
     let go = async |repeat: bool| {

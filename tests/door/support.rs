@@ -146,6 +146,8 @@ impl House {
             policy: Arc::default(),
             wake: Arc::default(),
             stores: Arc::default(),
+            places: Arc::default(),
+            filmstrips: Arc::default(),
             presence: Arc::default(),
             tasks: Default::default(),
             stop: Default::default(),
@@ -350,6 +352,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             start_per_minute: 3,
             capture_per_minute: 0,
             delete_per_minute: 2,
+            filmstrip_per_minute: 0,
         },
         storage: Storage {
             buffer: directory.join("buffer"),

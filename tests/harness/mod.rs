@@ -186,6 +186,8 @@ impl App {
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
             stores: Arc::default(),
+            places: Arc::default(),
+            filmstrips: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };

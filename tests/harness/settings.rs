@@ -76,6 +76,7 @@ pub fn settings(dir: &Path, sim: &Sim, url: String) -> Config {
             start_per_minute: 0,
             capture_per_minute: 0,
             delete_per_minute: 0,
+            filmstrip_per_minute: 0,
         },
         storage: Storage {
             buffer: dir.join("buffer"),

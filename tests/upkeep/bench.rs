@@ -163,6 +163,8 @@ impl Bench {
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
             stores: Arc::default(),
+            places: Arc::default(),
+            filmstrips: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -475,6 +477,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             start_per_minute: 0,
             capture_per_minute: 0,
             delete_per_minute: 0,
+            filmstrip_per_minute: 0,
         },
         storage: config::Storage {
             buffer: dir.join("buffer"),

@@ -65,6 +65,8 @@ fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> 
         request_id: None,
         created_at: now,
         updated_at: now,
+        trim_of: None,
+        trim_plan: None,
     }
 }
 

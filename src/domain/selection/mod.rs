@@ -116,7 +116,8 @@ pub struct SegmentInput {
 }
 
 impl SegmentInput {
-    fn usable(&self) -> bool {
+    /// Whether pictures of it can be shown.
+    pub fn usable(&self) -> bool {
         self.state == SegmentState::Usable
             && self.pts_end > self.pts_start
             && !self.key_frames.is_empty()
@@ -128,7 +129,7 @@ impl SegmentInput {
     }
 
     /// The longest break in time stamps that is no hole: one frame, or anything too short to be listed.
-    fn tolerance(&self) -> i64 {
+    pub fn tolerance(&self) -> i64 {
         self.frame().max(LISTED_GAP_PTS - 1)
     }
 

@@ -18,6 +18,7 @@ use crate::{
         crash, index,
         material::Material,
         stores::{self, Which},
+        trim,
     },
     store::{self, clip, job, pin, quota, session},
 };
@@ -187,8 +188,11 @@ pub async fn retry(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
 /// Those of [`retry`].
 pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<Clip> {
     let id = &failed.id;
-    deps.stores.demand(Which::Buffer)?;
     deps.stores.demand(Which::Clips)?;
+    if failed.trim_of.is_some() {
+        return trim::retry(deps, failed).await;
+    }
+    deps.stores.demand(Which::Buffer)?;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
     let free_bytes = stores::space(deps, Which::Clips).await?.free;
     let now = deps.clock.now();
@@ -214,7 +218,7 @@ pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved = i64::try_from(needed).unwrap_or(i64::MAX);
     capture::check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
-    capture::reserve(&tx, deps, &material.session, reserved, now).await?;
+    capture::reserve(&tx, deps, &material.session.user_id, reserved, now).await?;
     if !clip::make_processing_again(&tx, id, reserved, now).await? {
         return Err(Error::new(Code::ClipNotReady, "This clip is being tried again already."));
     }

@@ -12,6 +12,7 @@ use crate::{
         capture::Clip,
         clip_files::ClipFiles,
         links::{self, Link, Scope, SignedQuery, Viewer},
+        preview,
     },
     store::clip,
 };
@@ -102,6 +103,8 @@ pub struct Links {
     pub video: String,
     /// Query of the poster.
     pub poster: String,
+    /// Query of the playlist, for the owner while the clip is being made.
+    pub preview: Option<String>,
 }
 
 /// Signed queries by which the caller's player can fetch the clip's files without his token.
@@ -118,5 +121,6 @@ pub fn links(deps: &Deps, caller: &Caller, clip: &Clip) -> Links {
             Link { scope: kind.scope(), id: clip.id.as_str(), generation: clip.link_generation };
         links::sign(&deps.link_key, link, &viewer, expires)
     };
-    Links { video: sign(Kind::Video), poster: sign(Kind::Poster) }
+    let preview = preview::clip_query(deps, caller, clip);
+    Links { video: sign(Kind::Video), poster: sign(Kind::Poster), preview }
 }

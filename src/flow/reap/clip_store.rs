@@ -8,7 +8,7 @@ use std::{
 
 use super::Counts;
 use crate::{
-    domain::{id::ClipId, keys, time::Timestamp},
+    domain::{id::ClipId, keys, lifecycle::ClipStatus, time::Timestamp},
     error::Result,
     flow::{
         Deps,
@@ -66,12 +66,24 @@ async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Count
         } else if !dry_run && has(entries, stem, "deleted") {
             undo_deletion(deps, user, stem).await?;
         }
+        if known.contains(stem.as_str()) && !dry_run && has(entries, stem, "source") {
+            release_source(deps, stem).await?;
+        }
     }
     Ok(())
 }
 
 fn has(entries: &[Entry], stem: &str, ending: &str) -> bool {
     entries.iter().any(|entry| entry.name == format!("{stem}.{ending}"))
+}
+
+/// A trim that is done, or given up, no longer holds the clip it was cut out of.
+async fn release_source(deps: &Deps, stem: &str) -> Result<()> {
+    let Some(clip) = clip::find(deps.db.conn(), &ClipId::new(stem)).await? else { return Ok(()) };
+    if clip.status != ClipStatus::Processing {
+        ClipFiles::of(deps, &clip.user_id, &clip.id)?.release_source().await;
+    }
+    Ok(())
 }
 
 /// A deletion that died before its commit: the clip is there, and gets its record back.

@@ -5,7 +5,7 @@ use crate::{
     domain::lifecycle::ClipStatus,
     error::Result,
     flow::{Deps, clip_files::ClipFiles},
-    store::{self, clip, idempotency, job, maintenance, pin, quota, rate, webhook},
+    store::{self, clip, idempotency, job, maintenance, pin, preview, quota, rate, webhook},
 };
 
 const MINUTE: i64 = 60;
@@ -19,6 +19,7 @@ pub(super) async fn expire(deps: &Deps, dry_run: bool, counts: &mut Counts) -> R
     let tx = deps.db.begin().await?;
     counts.stale_pins += pin::delete_stale(&tx, now).await?;
     counts.expired_rows += idempotency::delete_expired(&tx, now).await?
+        + preview::delete_stale(&tx).await?
         + rate::delete_before(&tx, now.plus_seconds(-10 * MINUTE)).await?
         + webhook::delete_before(&tx, now.plus_seconds(-2 * DAY)).await?
         + job::delete_ended_before(&tx, now.plus_seconds(-7 * DAY)).await?

@@ -4,6 +4,9 @@
 
 mod settle;
 mod tail;
+mod trimmed;
+
+pub(super) use tail::wait_for;
 
 use std::{
     path::{Path, PathBuf},
@@ -91,7 +94,10 @@ pub async fn render(
     let work_dir = deps.work_dir().join(name);
     let phases = Phases { queue_ms, ..Phases::default() };
     let mut attempt = Attempt { deps, leased, clip, cancel, work_dir, phases };
-    let outcome = attempt.run(workers).await;
+    let outcome = match attempt.clip.trim_of {
+        None => attempt.run(workers).await,
+        Some(_) => attempt.run_trim(workers).await,
+    };
     attempt.clean_up().await;
     outcome
 }
@@ -177,11 +183,6 @@ impl Attempt<'_> {
     }
 
     async fn cut(&self, parts: Vec<CutPart>, starts_at: Timestamp) -> Result<CutOutcome> {
-        let window = Window::new(self.clip.requested_from, self.clip.requested_to);
-        let seconds = window.micros() as f64 / 1e6;
-        let deadline = Duration::from_secs_f64(
-            (seconds * self.deps.config.capture.deadline_factor).clamp(0.0, 1e6),
-        );
         let request = CutRequest {
             parts,
             precision: match precision_of(&self.clip) {
@@ -193,12 +194,19 @@ impl Attempt<'_> {
             title: Some(self.clip.title.clone()),
             started_at: Some(starts_at),
             poster: Some(self.poster_file()),
-            deadline: deadline.max(SHORTEST_DEADLINE),
+            deadline: self.deadline(),
             stall: self.deps.config.capture.stall,
             max_bytes: u64::try_from(self.clip.reserved_bytes).ok(),
             cancel: self.cancel.clone(),
         };
         cut::cut(&ffmpeg(), request).await
+    }
+
+    fn deadline(&self) -> Duration {
+        let window = Window::new(self.clip.requested_from, self.clip.requested_to);
+        let seconds = window.micros() as f64 / 1e6;
+        let factor = self.deps.config.capture.deadline_factor;
+        Duration::from_secs_f64((seconds * factor).clamp(0.0, 1e6)).max(SHORTEST_DEADLINE)
     }
 
     fn poster_file(&self) -> PathBuf {

@@ -114,6 +114,9 @@ impl Attempt<'_> {
         self.name_files(&row, file).await?;
         crash::point("between-rename-and-commit");
         store::commit(tx).await?;
+        if row.trim_of.is_some() {
+            ClipFiles::of(deps, &row.user_id, id)?.release_source().await;
+        }
         report(&row);
         deps.wake.clips.notify_waiters();
         Ok(())

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Clip, cancelled};
 use crate::{
     domain::{
+        id::SessionId,
         lifecycle::ClipStatus,
         selection::{self, Coverage},
         time::{Timestamp, Window},
@@ -25,25 +26,49 @@ const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// Between two looks while the window's end lies in the future.
 const LOOK_AHEAD: Duration = Duration::from_secs(1);
 
-/// Brings the index up to date until nothing more can come for the clip's window, or `capture.tail_wait` after the
-/// later of its end and its acceptance has passed; answers what is there then.
+/// Waits for a clip's window.
 ///
 /// # Errors
 /// `cancelled` when asked to stop or when the clip is not wanted any more.
 pub(super) async fn wait(deps: &Deps, clip: &Clip, cancel: &CancellationToken) -> Result<Material> {
     let window = Window::new(clip.requested_from, clip.requested_to);
-    let until = window.to.max(clip.created_at).plus(deps.config.capture.tail_wait);
+    let since = clip.created_at;
+    let (db, id) = (&deps.db, &clip.id);
+    let wanted = move || async move {
+        let still = clip::find(db.conn(), id).await?;
+        Ok(still.is_some_and(|clip| clip.status == ClipStatus::Processing))
+    };
+    wait_for(deps, &clip.session_id, window, since, wanted, cancel).await
+}
+
+/// Brings the index up to date until nothing more can come for the window, or `capture.tail_wait` after the later of
+/// its end and `since` has passed; answers what is there then.
+///
+/// # Errors
+/// `cancelled` when asked to stop or when it is not wanted any more.
+pub(in crate::flow) async fn wait_for<W, F>(
+    deps: &Deps,
+    session: &SessionId,
+    window: Window,
+    since: Timestamp,
+    wanted: W,
+    cancel: &CancellationToken,
+) -> Result<Material>
+where
+    W: Fn() -> F + Send + Sync,
+    F: Future<Output = Result<bool>> + Send,
+{
+    let until = window.to.max(since).plus(deps.config.capture.tail_wait);
     loop {
         let bell = deps.wake.jobs.notified();
         tokio::pin!(bell);
         bell.as_mut().enable();
-        let over = epochs_over(deps, clip).await?;
-        let indexed = index::index_session(deps, &clip.session_id).await;
-        let still = clip::find(deps.db.conn(), &clip.id).await?;
-        if still.is_none_or(|clip| clip.status != ClipStatus::Processing) {
+        let over = epochs_over(deps, session).await?;
+        let indexed = index::index_session(deps, session).await;
+        if !wanted().await? {
             return Err(cancelled());
         }
-        let mut material = Material::load(deps.db.conn(), &clip.session_id).await?;
+        let mut material = Material::load(deps.db.conn(), session).await?;
         for epoch in &mut material.epochs {
             // only an epoch that was over before we looked at its directory has all its segments indexed now
             epoch.complete &= over.contains(&epoch.number);
@@ -54,7 +79,7 @@ pub(super) async fn wait(deps: &Deps, clip: &Clip, cancel: &CancellationToken) -
             Ok(_) => {}
             Err(error) if now >= until => return Err(error),
             Err(error) => tracing::warn!(
-                session.id = %clip.session_id, error = error.chain(), "indexing failed, trying on"
+                session.id = %session, error = error.chain(), "indexing failed, trying on"
             ),
         }
         let pause = if now < window.to { LOOK_AHEAD } else { LOOK_AGAIN };
@@ -66,8 +91,8 @@ pub(super) async fn wait(deps: &Deps, clip: &Clip, cancel: &CancellationToken) -
     }
 }
 
-async fn epochs_over(deps: &Deps, clip: &Clip) -> Result<BTreeSet<u32>> {
-    let rows = epoch::list(deps.db.conn(), &clip.session_id).await?;
+async fn epochs_over(deps: &Deps, session: &SessionId) -> Result<BTreeSet<u32>> {
+    let rows = epoch::list(deps.db.conn(), session).await?;
     let over = rows.iter().filter(|row| material::is_complete(row));
     Ok(over.filter_map(|row| u32::try_from(row.number).ok()).collect())
 }

@@ -112,7 +112,8 @@ async fn list_sessions(
     let active = narrow.active.unwrap_or(false);
     let (rows, total) =
         admin::list_sessions(&state.deps, &caller, narrow.community(), active, page).await?;
-    Ok(Json(Sessions { sessions: rows.into_iter().map(SessionBody::from).collect(), total }))
+    let body = |shown| SessionBody::of(&state.deps, &caller, shown);
+    Ok(Json(Sessions { sessions: rows.into_iter().map(body).collect(), total }))
 }
 
 /// A clip with what is reserved for it while it is being made. Its links open what the administrator may see himself.

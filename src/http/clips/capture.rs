@@ -21,23 +21,25 @@ use crate::{
         time::Timestamp,
         window::{Precision, WindowRequest},
     },
-    error::{Code, Error},
+    error::{Code, Error, Result},
     flow::{
         capture::{self, Clip, GapPolicy, Visibility},
         idempotency::{self, Begun, Claim},
-        library,
+        library, trim,
     },
     http::{
         AppState,
         error::{Answer, Problem},
         extract::{Arrived, HashedBody, Path, RequestId},
-        idempotency::{Key, finish, replayed},
+        idempotency::{Key, body_hash, finish, replayed},
         limits::Allowance,
     },
 };
 
 /// The route in the scope of an `Idempotency-Key`.
 const ROUTE: &str = "POST /capture";
+/// The same for trims.
+const TRIM_ROUTE: &str = "POST /clips/{id}/trim";
 /// Accepting takes well under a second; a first request that has not accepted by then is dead.
 const ACCEPT_LEASE: Duration = Duration::from_secs(30);
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -123,35 +125,122 @@ pub(super) async fn create(
     allowance: Allowance,
     HashedBody(body, hash): HashedBody<CaptureBody>,
 ) -> Answer<Response> {
-    let patience = patience(&state, &headers);
     let claim = key.claim(&caller.user_id, ROUTE);
-    if let Some(claim) = &claim
-        && let Begun::Repeat(kept) =
-            idempotency::begin(&state.deps, claim, &hash, ACCEPT_LEASE).await?
-    {
-        let id = ClipId::new(kept.location.unwrap_or_default());
-        // also a failure is a repeat: of a capture that was accepted once and counted once
-        let again = respond(&state, &caller, &id, patience).await;
-        return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
-    }
-    // the first of its key, and now it counts
-    if let Err(error) = allowance.spend().await {
-        if let Some(claim) = &claim {
-            idempotency::release(&state.deps, claim).await?;
-        }
-        return Err(error.into());
-    }
+    let once = Once { state: &state, caller: &caller, claim, patience: patience(&state, &headers) };
     let (deps, who) = (state.deps.clone(), caller.clone());
-    let accepted = finish(&state.deps, async move {
-        let request = body.into_request(claim.clone(), request_id);
-        let outcome = capture::capture(&deps, &who, request, arrived_at).await;
-        if let (Err(_), Some(claim)) = (&outcome, &claim) {
-            idempotency::release(&deps, claim).await?;
+    let accept = move |claim| async move {
+        let request = body.into_request(claim, request_id);
+        capture::capture(&deps, &who, request, arrived_at).await
+    };
+    once.accept(&hash, allowance, accept).await
+}
+
+/// A request that makes one clip however often it is sent with one key.
+struct Once<'a> {
+    state: &'a AppState,
+    caller: &'a Caller,
+    claim: Option<Claim>,
+    patience: Patience,
+}
+
+impl Once<'_> {
+    async fn accept<A, F>(self, hash: &str, allowance: Allowance, accept: A) -> Answer<Response>
+    where
+        A: FnOnce(Option<Claim>) -> F + Send,
+        F: Future<Output = Result<Clip>> + Send + 'static,
+    {
+        let Once { state, caller, claim, patience } = self;
+        if let Some(claim) = &claim
+            && let Begun::Repeat(kept) =
+                idempotency::begin(&state.deps, claim, hash, ACCEPT_LEASE).await?
+        {
+            let id = ClipId::new(kept.location.unwrap_or_default());
+            // also a failure is a repeat: of a capture that was accepted once and counted once
+            let again = respond(state, caller, &id, patience).await;
+            return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
         }
-        outcome
-    });
-    let clip = accepted.await?;
-    respond(&state, &caller, &clip.id, patience).await
+        // the first of its key, and now it counts
+        if let Err(error) = allowance.spend().await {
+            if let Some(claim) = &claim {
+                idempotency::release(&state.deps, claim).await?;
+            }
+            return Err(error.into());
+        }
+        let deps = state.deps.clone();
+        let work = accept(claim.clone());
+        let accepted = finish(&state.deps, async move {
+            let outcome = work.await;
+            if let (Err(_), Some(claim)) = (&outcome, &claim) {
+                idempotency::release(&deps, claim).await?;
+            }
+            outcome
+        });
+        let clip = accepted.await?;
+        respond(state, caller, &clip.id, patience).await
+    }
+}
+
+/// A part of a clip, seconds from its beginning.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct TrimBody {
+    /// 0 or more.
+    start_seconds: f64,
+    /// At most the clip's `durationSeconds`.
+    end_seconds: f64,
+    /// `exact` (default) or `keyframe`.
+    #[schema(value_type = Option<String>)]
+    precision: Option<Precision>,
+}
+
+/// Makes a new clip of a part of a ready one. The clip it is cut out of stays as it is, and may be deleted meanwhile.
+#[utoipa::path(
+    post, path = "/clips/{id}/trim", tag = "clips", request_body = TrimBody,
+    params(
+        ("id" = String, Path),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` or `wait=<seconds>`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    ),
+    security(("bearer" = [])),
+    responses(
+        (status = 201, description = "The new clip is ready", body = ClipBody),
+        (status = 202, description = "The new clip is being made; see Location", body = ClipBody),
+        (status = 403, description = "`not_owner`"),
+        (status = 404, description = "`not_found`"),
+        (status = 409, description = "`clip_not_ready`"),
+        (status = 422, description = "`window_invalid`, `validation_failed`"),
+        (status = 429, description = "`rate_limited`: counts as a capture"),
+        (status = 507, description = "`quota_exceeded`, `insufficient_disk`"),
+    )
+)]
+#[expect(clippy::too_many_arguments, reason = "each is one extractor")]
+pub(super) async fn trim(
+    State(state): State<AppState>,
+    caller: Caller,
+    RequestId(request_id): RequestId,
+    Path(id): Path<String>,
+    key: Key,
+    headers: HeaderMap,
+    allowance: Allowance,
+    HashedBody(body, hash): HashedBody<TrimBody>,
+) -> Answer<Response> {
+    let claim = key.claim(&caller.user_id, TRIM_ROUTE);
+    let once = Once { state: &state, caller: &caller, claim, patience: patience(&state, &headers) };
+    // the clip is part of what was asked, though not of the body
+    let hash = body_hash(&serde_json::json!([&id, hash]));
+    let (deps, who) = (state.deps.clone(), caller.clone());
+    let accept = move |claim| async move {
+        let request = trim::Request {
+            clip_id: ClipId::new(id),
+            start_seconds: body.start_seconds,
+            end_seconds: body.end_seconds,
+            precision: body.precision,
+            claim,
+            request_id: Some(request_id),
+        };
+        trim::trim(&deps, &who, request).await
+    };
+    once.accept(&hash, allowance, accept).await
 }
 
 /// Tries a failed clip again, while its segments are kept.

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 pub use shape::ClipBody;
-pub(super) use shape::clip as body_of;
+pub(super) use shape::{clip as body_of, filename};
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -40,9 +40,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(my_quota))
 }
 
-/// The route that is limited as a capture.
+/// The routes that are limited as captures.
 pub fn capture_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(capture::create))
+    OpenApiRouter::new().routes(routes!(capture::create)).routes(routes!(capture::trim))
 }
 
 /// Clips on a page unless asked otherwise.

@@ -12,7 +12,7 @@ use crate::{
         capture::{Clip, Visibility},
         library,
     },
-    http::BASE,
+    http::{BASE, address},
 };
 
 /// Why a clip failed.
@@ -80,6 +80,9 @@ pub struct ClipBody {
     filename: String,
     download_url: String,
     thumbnail_url: Option<String>,
+    /// HLS of what is there of it, growing while it is being made; signed, for the owner alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview_url: Option<String>,
     width: Option<i32>,
     height: Option<i32>,
     video_codec: Option<String>,
@@ -95,8 +98,7 @@ pub struct ClipBody {
 /// A clip as `caller` sees it; the links in it are his.
 pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBody {
     let links = library::links(deps, caller, clip);
-    let root = deps.config.server.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
-    let base = format!("{root}{BASE}/clips/{}", clip.id);
+    let base = address(deps, &format!("/clips/{}", clip.id));
     let has_poster = clip.has_poster || clip.status == ClipStatus::Processing;
     ClipBody {
         clip_id: clip.id.to_string(),
@@ -128,6 +130,7 @@ pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBo
         filename: filename(&clip.title),
         download_url: format!("{base}/file?{}", links.video),
         thumbnail_url: has_poster.then(|| format!("{base}/thumbnail.jpg?{}", links.poster)),
+        preview_url: links.preview.map(|query| format!("{base}/preview.m3u8?{query}")),
         width: clip.width,
         height: clip.height,
         video_codec: clip.video_codec.clone(),
@@ -157,7 +160,7 @@ fn seconds(micros: i64) -> f64 {
 const NAME_BYTES: usize = 200;
 
 /// The title as a file name on any system: nothing that separates paths, hides an ending or turns the text around.
-pub(super) fn filename(title: &str) -> String {
+pub(in crate::http) fn filename(title: &str) -> String {
     let special = |c: char| {
         c.is_control()
             || "/\\:*?\"<>|".contains(c)

@@ -57,37 +57,42 @@ impl Ffmpeg {
     ) -> FfmpegCommand {
         let mut command = self.command();
         input(&mut command);
-        command.args(["-vf", &picture_filter(plan)]);
-        // every picture once, at its own time: no rate is forced, and times are not rounded to one
-        command.args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
-        command.codec_video("libx264").preset("veryfast").pix_fmt("yuv420p");
-        command.args(["-profile:v", "high", "-g", "120"]);
-        match target {
-            Target::Quality => command.crf(18),
-            Target::Bitrate(bits) => {
-                let rate = bits.to_string();
-                command.args(["-b:v", &rate, "-maxrate", &rate, "-bufsize", &rate])
-            }
-        };
-        if let Some(format) = plan.audio {
-            command.args(["-af", &sound_filter(plan)]);
-            let rate = if target == Target::Quality { 160_000 } else { CAPPED_AUDIO_BITS };
-            command.codec_audio("aac").args(["-b:a", &rate.to_string()]);
-            let channels = if format.channels == 1 { "1" } else { "2" };
-            command.args(["-ar", &format.rate.to_string(), "-ac", channels]);
-        }
+        encode_options(&mut command, plan, target);
         output(&mut command, meta, out);
         command
     }
 }
 
-fn input(command: &mut FfmpegCommand) {
+pub(super) fn encode_options(command: &mut FfmpegCommand, plan: &Plan, target: Target) {
+    command.args(["-vf", &picture_filter(plan)]);
+    // every picture once, at its own time: no rate is forced, and times are not rounded to one
+    command.args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
+    command.codec_video("libx264").preset("veryfast").pix_fmt("yuv420p");
+    command.args(["-profile:v", "high", "-g", "120"]);
+    match target {
+        Target::Quality => command.crf(18),
+        Target::Bitrate(bits) => {
+            let rate = bits.to_string();
+            command.args(["-b:v", &rate, "-maxrate", &rate, "-bufsize", &rate])
+        }
+    };
+    if let Some(format) = plan.audio {
+        command.args(["-af", &sound_filter(plan)]);
+        let rate = if target == Target::Quality { 160_000 } else { CAPPED_AUDIO_BITS };
+        command.codec_audio("aac").args(["-b:a", &rate.to_string()]);
+        let channels = if format.channels == 1 { "1" } else { "2" };
+        command.args(["-ar", &format.rate.to_string(), "-ac", channels]);
+    }
+}
+
+pub(super) fn input(command: &mut FfmpegCommand) {
     // the stream is ours: its times are to be taken as they are, jumps included
     command.args(["-copyts", "-f", "mpegts"]).input("pipe:0");
     command.args(["-map", "0:v:0", "-map", "0:a:0?", "-map_metadata", "-1"]);
 }
 
-fn output(command: &mut FfmpegCommand, meta: &Metadata, out: &Path) {
+/// What the file says of itself.
+pub(super) fn describe(command: &mut FfmpegCommand, meta: &Metadata) {
     if let Some(time) = meta.started_at {
         let time = time.to_rfc3339();
         command.args(["-metadata", &format!("creation_time={time}")]);
@@ -98,6 +103,10 @@ fn output(command: &mut FfmpegCommand, meta: &Metadata, out: &Path) {
         let title: String = title.chars().filter(|letter| !letter.is_control()).collect();
         command.args(["-metadata", &format!("title={title}")]);
     }
+}
+
+fn output(command: &mut FfmpegCommand, meta: &Metadata, out: &Path) {
+    describe(command, meta);
     command.args(["-movflags", "+faststart", "-use_editlist", "1"]);
     command.args(["-movie_timescale", "90000", "-video_track_timescale", "90000"]);
     // sound may lie behind the pictures by more than the muxer's queue holds by default

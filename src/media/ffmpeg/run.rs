@@ -14,7 +14,7 @@ use ffmpeg_sidecar::command::FfmpegCommand;
 use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin},
+    process::{Child, ChildStdin, ChildStdout},
     sync::mpsc,
     time::{Instant, sleep_until},
 };
@@ -72,24 +72,67 @@ impl Ffmpeg {
         feed: Option<Feed>,
         limits: &Limits,
     ) -> Result<Finished> {
-        let mut child = spawn(command, feed.is_some())?;
+        let mut report = Report::default();
+        let mut tail = VecDeque::new();
+        let watched = Watched::spawn(command, feed)?;
+        watched
+            .finish(limits, &mut tail, |stdout, pulse| read_report(stdout, &mut report, pulse))
+            .await?;
+        Ok(Finished { stdout: report.text, complaints: tail.into(), pictures: report.pictures })
+    }
+}
+
+/// Signs of life.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(AtomicU64);
+
+impl Pulse {
+    pub(super) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A program that runs, with what it is fed.
+pub(super) struct Watched {
+    child: Child,
+    group: Group,
+    feed: Option<Feed>,
+}
+
+impl Watched {
+    pub(super) fn spawn(command: &mut FfmpegCommand, feed: Option<Feed>) -> Result<Watched> {
+        let child = spawn(command, feed.is_some())?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         if let Some(pid) = group.0 {
             // only a courtesy: without it the run works as well
             let _ = setpriority_process(Some(pid), NICENESS);
         }
-        let pulse = Arc::new(AtomicU64::new(0));
-        let mut report = Report::default();
-        let mut tail = VecDeque::new();
+        Ok(Watched { child, group, feed })
+    }
+
+    /// Feeds it, lets `read` take its standard output, and waits for its end, within the limits.
+    pub(super) async fn finish<R, F>(
+        self,
+        limits: &Limits,
+        tail: &mut VecDeque<String>,
+        read: R,
+    ) -> Result<()>
+    where
+        R: FnOnce(ChildStdout, Arc<Pulse>) -> F,
+        F: Future<Output = ()>,
+    {
+        let Watched { mut child, group, feed } = self;
+        let pulse = Arc::new(Pulse::default());
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let end = {
             let work = async {
-                tokio::join!(
-                    write_all(stdin, feed, &pulse),
-                    read_report(stdout, &mut report, &pulse),
-                    read_tail(stderr, &mut tail),
-                );
+                let reading = async {
+                    if let Some(stdout) = stdout {
+                        read(stdout, Arc::clone(&pulse)).await;
+                    }
+                };
+                tokio::join!(write_all(stdin, feed, &pulse), reading, read_tail(stderr, tail));
                 child.wait().await
             };
             tokio::select! {
@@ -97,7 +140,7 @@ impl Ffmpeg {
                 () = limits.cancel.cancelled() => End::Cancelled,
                 end = work => End::Exited(end),
                 () = tokio::time::sleep(limits.deadline) => End::TooLong,
-                () = stalled(&pulse, limits) => End::Stalled,
+                () = stalled(&pulse.0, limits) => End::Stalled,
             }
         };
         let exited = matches!(end, End::Exited(_));
@@ -109,11 +152,8 @@ impl Ffmpeg {
             // killed just now, so this does not take long
             let _ = child.wait().await;
         }
-        let complaints: Vec<String> = tail.into();
         let what = match end {
-            End::Exited(Ok(status)) if status.success() => {
-                return Ok(Finished { stdout: report.text, complaints, pictures: report.pictures });
-            }
+            End::Exited(Ok(status)) if status.success() => return Ok(()),
             End::Exited(Ok(status)) => format!("FFmpeg ended with {status}"),
             End::Exited(Err(error)) => format!("FFmpeg's status is unknown: {error}"),
             End::Cancelled => "cancelled".to_owned(),
@@ -123,6 +163,7 @@ impl Ffmpeg {
         if cancelled {
             return Err(Error::new(Code::Cancelled, "The work was cancelled."));
         }
+        let complaints = std::mem::take(tail).into();
         Err(failed("Making the video failed.", RunFailure { what, complaints }))
     }
 }
@@ -167,14 +208,14 @@ fn spawn(command: &mut FfmpegCommand, fed: bool) -> Result<Child> {
 }
 
 /// Hands the feed on; a program that takes no more ends it (its exit status will say why).
-async fn write_all(stdin: Option<ChildStdin>, feed: Option<Feed>, pulse: &AtomicU64) {
+async fn write_all(stdin: Option<ChildStdin>, feed: Option<Feed>, pulse: &Pulse) {
     let (Some(mut stdin), Some(mut feed)) = (stdin, feed) else { return };
     while let Some(piece) = feed.recv().await {
         for part in piece.chunks(64 * 1024) {
             if stdin.write_all(part).await.is_err() {
                 return;
             }
-            pulse.fetch_add(1, Ordering::Relaxed);
+            pulse.beat();
         }
     }
 }
@@ -187,8 +228,7 @@ struct Report {
 }
 
 /// Reads `key=value` progress; anything else is kept as text.
-async fn read_report(out: Option<impl AsyncRead + Unpin>, report: &mut Report, pulse: &AtomicU64) {
-    let Some(out) = out else { return };
+async fn read_report(out: impl AsyncRead + Unpin, report: &mut Report, pulse: Arc<Pulse>) {
     let mut lines = BufReader::new(out).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line);
@@ -212,7 +252,7 @@ async fn read_report(out: Option<impl AsyncRead + Unpin>, report: &mut Report, p
             && last != value
         {
             value.clone_into(last);
-            pulse.fetch_add(1, Ordering::Relaxed);
+            pulse.beat();
         }
     }
 }

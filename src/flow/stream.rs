@@ -1,0 +1,233 @@
+//! Sends a window of a session as a video while it is made; nothing of it is kept and no quota is touched. The window is
+//! pinned like a capture's, but by a lease: if this process dies, the pin lets go by itself within a minute.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Deps, authorize,
+    capture::{self, GapPolicy},
+    index,
+    material::Material,
+    render,
+    stores::{self, Which},
+};
+use crate::{
+    access::{Caller, Permission},
+    domain::{
+        id::{ClipId, SessionId},
+        playlist::segment_file_name,
+        selection,
+        time::{Timestamp, Window},
+        window::{Precision, ResolvedWindow, WindowRequest},
+    },
+    error::{Code, Error, Result},
+    media::{
+        compose::{CutPart, SegmentFile},
+        ffmpeg::{Limits, Metadata},
+        fragments,
+    },
+    store::{self, pin, session},
+};
+
+/// Pieces that wait for the reader at most.
+const PIECES_AHEAD: usize = 4;
+/// How long a pin holds without renewal.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(20);
+/// How long somebody waits for a free place at most.
+const WAIT_FOR_PLACE: Duration = Duration::from_secs(10);
+/// No stream is given less time than this.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A video on its way.
+#[derive(Debug)]
+pub struct Streaming {
+    /// A name for it.
+    pub title: String,
+    /// The first bytes.
+    pub first: Bytes,
+    /// The rest. After an error the video is not whole.
+    pub rest: mpsc::Receiver<Result<Bytes>>,
+}
+
+/// Streams a window of the caller's session, from the key frame at or before its start. Answers with the first bytes.
+///
+/// # Errors
+/// `not_found`, `not_owner`, `permission_denied`, `window_invalid` (also one that ends in the future),
+/// `no_segments_in_range`, `no_usable_segments`, `overloaded` (no place), `storage_unavailable`, `ffmpeg_failed`.
+pub async fn stream(
+    deps: &Deps,
+    caller: &Caller,
+    id: &SessionId,
+    request: &WindowRequest,
+    arrived_at: Timestamp,
+) -> Result<Streaming> {
+    let session = capture::load_own(deps, caller, id).await?;
+    let community = session.community_id.as_ref();
+    authorize::require(deps, caller, Permission::CaptureReplay, community).await?;
+    deps.stores.demand(Which::Buffer)?;
+    if deps.stop.is_cancelled() {
+        return Err(Error::new(Code::Draining, "The service is shutting down."));
+    }
+    index::index_session(deps, id).await?;
+    let (window, pinned) = pin_it(deps, id, request, arrived_at).await?;
+    let title = format!("Replay {}", window.from.to_rfc3339().replace(['T', ':'], " "));
+    let (out, mut rest) = mpsc::channel(PIECES_AHEAD);
+    let job = Job { deps: deps.clone(), session: id.clone(), window, pinned, arrived_at };
+    let meta = Metadata { title: Some(title.clone()), started_at: Some(window.from) };
+    deps.tasks.spawn(job.run(meta, out));
+    match rest.recv().await {
+        Some(first) => Ok(Streaming { title, first: first?, rest }),
+        None => Err(Error::internal("streaming", "there is neither a video nor an error")),
+    }
+}
+
+/// Judges the window and pins it, in one transaction.
+async fn pin_it(
+    deps: &Deps,
+    id: &SessionId,
+    request: &WindowRequest,
+    arrived_at: Timestamp,
+) -> Result<(Window, ClipId)> {
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    if !session::lock_for_pins(&tx, id).await? {
+        return Err(Error::not_found("session"));
+    }
+    let material = Material::load(&tx, id).await?;
+    let resolved = capture::resolve(deps, &material.session, request, arrived_at)?;
+    if resolved.window.to > arrived_at {
+        return Err(Error::new(Code::WindowInvalid, "A stream cannot end in the future."));
+    }
+    let resolved = ResolvedWindow { precision: Precision::Keyframe, ..resolved };
+    let found = capture::judge(&material, &resolved, GapPolicy::Skip, now)?;
+    let window = capture::pin_window(deps, found.plan.as_ref(), &material, resolved.window);
+    let owner = ClipId::generate();
+    pin::insert_lease(&tx, id, &owner, window, now.plus(LEASE), now).await?;
+    store::commit(tx).await?;
+    Ok((resolved.window, owner))
+}
+
+/// One stream.
+struct Job {
+    deps: Deps,
+    session: SessionId,
+    window: Window,
+    pinned: ClipId,
+    arrived_at: Timestamp,
+}
+
+impl Job {
+    /// Runs to its end: sent, failed, nobody reads any more, or shutting down. The pin goes in any case.
+    async fn run(self, meta: Metadata, out: mpsc::Sender<Result<Bytes>>) {
+        let cancel = self.deps.stop.child_token();
+        let (done, over) = oneshot::channel::<()>();
+        let work = async {
+            let outcome = tokio::select! {
+                // a reader who left is noticed also while there is nothing to send
+                () = closed(&out, &cancel) => None,
+                outcome = self.send(&meta, &out, &cancel) => Some(outcome),
+            };
+            drop(done);
+            outcome
+        };
+        let (outcome, ()) = tokio::join!(work, self.keep_pin(over));
+        let word = match &outcome {
+            Some(Ok(())) => "sent",
+            None => "abandoned",
+            Some(Err(_)) if out.is_closed() => "abandoned",
+            Some(Err(error)) => error.code().as_str(),
+        };
+        metrics::counter!("livekit_replay_streams_total", "outcome" => word).increment(1);
+        tracing::info!(session.id = %self.session, outcome = word, "stream over");
+        if let Err(error) = pin::delete_of_clip(self.deps.db.conn(), &self.pinned).await {
+            tracing::warn!(error = error.chain(), "a stream's pin stays until it runs out");
+        }
+        if let Some(Err(error)) = outcome {
+            // nobody may be there to hear it
+            let _ = out.send(Err(error)).await;
+        }
+    }
+
+    async fn send(
+        &self,
+        meta: &Metadata,
+        out: &mpsc::Sender<Result<Bytes>>,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let deps = &self.deps;
+        let wanted = move || std::future::ready(Ok(!out.is_closed()));
+        let (session, since) = (&self.session, self.arrived_at);
+        let material = render::wait_for(deps, session, self.window, since, wanted, cancel).await?;
+        let precision = Precision::Keyframe;
+        let plan = selection::plan(&capture::select(&material, self.window, precision))?;
+        let parts = parts(deps, &material, &plan)?;
+        let longest = deps.config.capture.wait.min(WAIT_FOR_PLACE);
+        let _place = deps.places.take(&deps.config, longest).await?;
+        let seconds = self.window.micros() as f64 / 1e6;
+        let factor = deps.config.capture.deadline_factor;
+        let deadline = Duration::from_secs_f64((seconds * factor).clamp(0.0, 1e6));
+        let limits = Limits {
+            deadline: deadline.max(SHORTEST_DEADLINE),
+            stall: deps.config.capture.stall,
+            cancel: cancel.clone(),
+        };
+        fragments::send(&render::ffmpeg(), parts, meta, out, &limits).await
+    }
+
+    /// Renews the pin until the work is over.
+    async fn keep_pin(&self, mut over: oneshot::Receiver<()>) {
+        loop {
+            tokio::select! {
+                _ = &mut over => return,
+                () = tokio::time::sleep(RENEW) => {}
+            }
+            let until = Some(self.deps.clock.now().plus(LEASE));
+            let renewed = pin::set_expiry(self.deps.db.conn(), &self.pinned, until).await;
+            if let Err(error) = renewed {
+                tracing::warn!(error = error.chain(), "a stream's pin was not renewed");
+            }
+        }
+    }
+}
+
+/// Ends when the reader has left or we are shutting down.
+async fn closed(out: &mpsc::Sender<Result<Bytes>>, cancel: &CancellationToken) {
+    tokio::select! {
+        () = out.closed() => {}
+        // the work itself ends by it, with an error for the reader
+        () = cancel.cancelled() => std::future::pending().await,
+    }
+}
+
+/// The plan's segments where they lie: the pin keeps them there.
+pub(super) fn parts(
+    deps: &Deps,
+    material: &Material,
+    plan: &selection::Plan,
+) -> Result<Vec<CutPart>> {
+    let mut parts = Vec::new();
+    for part in &plan.parts {
+        let mut segments = Vec::new();
+        for index in &part.segments {
+            let row = material.rows.get(*index);
+            let epoch = row
+                .and_then(|row| material.epoch_rows.iter().find(|epoch| epoch.number == row.epoch));
+            let (Some(row), Some(epoch)) = (row, epoch) else {
+                return Err(Error::internal("streaming", "a segment without its epoch"));
+            };
+            let directory = stores::in_buffer(&deps.config, &epoch.path)?;
+            segments.push(SegmentFile {
+                path: directory.join(segment_file_name(row.number.unsigned_abs())),
+                pts_start_unwrapped: row.pts_start,
+            });
+        }
+        parts.push(CutPart { segments, from_pts: part.from_pts, to_pts: part.to_pts });
+    }
+    Ok(parts)
+}

@@ -1,0 +1,266 @@
+//! Cuts a new clip out of a ready one. Accepted like a capture, in one transaction; what the segments' pin is there,
+//! a further name of the source's file is here: from acceptance to the end of the making the bytes are held, whatever
+//! becomes of the source. The clip itself is made by [`super::render`].
+
+use serde_json::json;
+
+use super::{
+    Deps,
+    capture::{self, Clip, Visibility},
+    clip_files::ClipFiles,
+    crash, idempotency, library,
+    stores::{self, Which},
+};
+use crate::{
+    access::Caller,
+    domain::{
+        id::ClipId,
+        lifecycle::ClipStatus,
+        selection::Gap,
+        time::Timestamp,
+        trim::{self, Part, Plan},
+        window::Precision,
+    },
+    error::{Code, Error, Result},
+    media::{micros_to_ticks, mp4},
+    store::{self, Tx, clip, job},
+};
+
+/// For the file's own structure.
+const SLACK_BYTES: u64 = 1024 * 1024;
+
+/// A trim as asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Of which clip.
+    pub clip_id: ClipId,
+    /// From its beginning.
+    pub start_seconds: f64,
+    /// From its beginning.
+    pub end_seconds: f64,
+    /// Exact unless said.
+    pub precision: Option<Precision>,
+    /// The key under which the answer is kept.
+    pub claim: Option<idempotency::Claim>,
+    /// For rows and logs.
+    pub request_id: Option<String>,
+}
+
+/// Accepts a trim; the clip answered is `processing`. The future must run to its end once polled.
+///
+/// # Errors
+/// `not_found`, `not_owner`, `clip_not_ready`, `window_invalid`, `quota_exceeded`, `insufficient_disk`,
+/// `storage_unavailable`, `file_missing`.
+pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip> {
+    let source = library::load_own(deps, caller, &request.clip_id).await?;
+    demand_ready(&source)?;
+    let part = trim::part(
+        request.start_seconds,
+        request.end_seconds,
+        source.duration_us.unwrap_or_default(),
+    )?;
+    deps.stores.demand(Which::Clips)?;
+    let needed = needed_bytes(deps, &source, part).await?;
+    let now = deps.clock.now();
+    let row = clip_row(&source, &request, part, needed, now)?;
+    let held = Held { deps, source: &source, clip: &row };
+    let tx = deps.db.begin().await?;
+    let accepted = accept(deps, tx, &source, &row, &held, request.claim.as_ref()).await;
+    if accepted.is_err() {
+        // no row speaks of it
+        held.release().await;
+    }
+    accepted?;
+    crash::point("after-accept-commit");
+    tracing::info!(
+        clip.id = %row.id, source.id = %source.id, reserved_bytes = row.reserved_bytes,
+        "trim accepted"
+    );
+    deps.wake.jobs.notify_waiters();
+    deps.wake.clips.notify_waiters();
+    Ok(row)
+}
+
+async fn accept(
+    deps: &Deps,
+    tx: Tx,
+    source: &Clip,
+    row: &Clip,
+    held: &Held<'_>,
+    claim: Option<&idempotency::Claim>,
+) -> Result<()> {
+    // the row's lock: a deletion comes before this and is seen, or after it and finds the bytes held
+    if !clip::amend(&tx, &source.id, None, None, false, source.updated_at).await? {
+        return Err(Error::not_found("clip"));
+    }
+    demand_ready(&clip::load(&tx, &source.id).await?)?;
+    capture::reserve(&tx, deps, &row.user_id, row.reserved_bytes, row.created_at).await?;
+    if !clip::insert(&tx, row.clone()).await? {
+        return Err(Error::internal("inserting a clip", "its new id exists already"));
+    }
+    let request_id = row.request_id.clone();
+    job::enqueue_render(&tx, &row.id, capture::MAX_ATTEMPTS, request_id, row.created_at).await?;
+    if let Some(claim) = claim {
+        let body = json!({ "clipId": row.id }).to_string();
+        let location = Some(row.id.as_str().to_owned());
+        idempotency::keep_in(&tx, claim, idempotency::Kept { status: 202, body, location }).await?;
+    }
+    held.hold().await?;
+    store::commit(tx).await
+}
+
+/// Another attempt at a failed trim, as long as its source is there.
+///
+/// # Errors
+/// `clip_not_ready`, `file_missing`, and what [`trim()`] may fail with for want of room.
+pub(super) async fn retry(deps: &Deps, failed: &Clip) -> Result<Clip> {
+    let (source, part) = source_of(deps, failed).await?;
+    let needed = needed_bytes(deps, &source, part).await?;
+    let reserved = i64::try_from(needed).unwrap_or(i64::MAX);
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    capture::reserve(&tx, deps, &failed.user_id, reserved, now).await?;
+    if !clip::make_processing_again(&tx, &failed.id, reserved, now).await? {
+        return Err(Error::new(Code::ClipNotReady, "Only a failed clip can be tried again."));
+    }
+    let request_id = failed.request_id.clone();
+    job::enqueue_render(&tx, &failed.id, capture::MAX_ATTEMPTS, request_id, now).await?;
+    Held { deps, source: &source, clip: failed }.hold().await?;
+    let again = clip::load(&tx, &failed.id).await?;
+    store::commit(tx).await?;
+    deps.wake.jobs.notify_waiters();
+    Ok(again)
+}
+
+/// The source of a trim as its row stands, and the part of it.
+async fn source_of(deps: &Deps, clip: &Clip) -> Result<(Clip, Part)> {
+    let part = plan_of(clip)?.part();
+    let found = match &clip.trim_of {
+        Some(id) => clip::find(deps.db.conn(), id).await?,
+        None => None,
+    };
+    let source = found.filter(|source| source.user_id == clip.user_id);
+    let source = source.filter(|source| source.status == ClipStatus::Ready);
+    let source = source.ok_or_else(|| {
+        Error::new(Code::FileMissing, "The clip that this one was cut out of is gone.")
+    })?;
+    Ok((source, part))
+}
+
+/// Which part of its source a trim shows, and when that was.
+pub(super) fn plan_of(clip: &Clip) -> Result<Plan> {
+    serde_json::from_str(clip.trim_plan.as_deref().unwrap_or_default())
+        .map_err(|error| Error::internal("reading a trim", error))
+}
+
+fn demand_ready(source: &Clip) -> Result<()> {
+    if source.status == ClipStatus::Ready {
+        return Ok(());
+    }
+    Err(Error::new(Code::ClipNotReady, "Only a ready clip can be trimmed.")
+        .with("status", source.status.as_str()))
+}
+
+/// The bytes of the part itself, from the key frame it needs on, and some for the file's structure.
+async fn needed_bytes(deps: &Deps, source: &Clip, part: Part) -> Result<u64> {
+    let video = ClipFiles::of(deps, &source.user_id, &source.id)?.video;
+    let (from, to) = (micros_to_ticks(part.from_us), micros_to_ticks(part.to_us));
+    let weigh = move || match mp4::weigh(&video, from, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    };
+    let bytes = stores::work(&deps.stores, Which::Clips, weigh).await?;
+    let bytes =
+        bytes.ok_or_else(|| Error::new(Code::FileMissing, "The file of this clip is gone."))?;
+    let needed = bytes.saturating_add(SLACK_BYTES);
+    let free = stores::space(deps, Which::Clips).await?.free;
+    capture::check_disk(free, needed.saturating_add(deps.config.storage.min_free_bytes))?;
+    Ok(needed)
+}
+
+fn clip_row(
+    source: &Clip,
+    request: &Request,
+    part: Part,
+    needed: u64,
+    now: Timestamp,
+) -> Result<Clip> {
+    let starts_at = source
+        .starts_at
+        .ok_or_else(|| Error::internal("trimming a clip", "a ready clip without a beginning"))?;
+    let gaps: Vec<Gap> = serde_json::from_str(&source.gaps)
+        .map_err(|error| Error::internal("reading a clip's gaps", error))?;
+    let plan = Plan {
+        from_us: part.from_us,
+        to_us: part.to_us,
+        starts_at_us: starts_at.as_micros(),
+        gaps,
+    };
+    let asked = plan.line().on_screen(part);
+    let trim_plan =
+        serde_json::to_string(&plan).map_err(|error| Error::internal("writing a trim", error))?;
+    let precision = request.precision.unwrap_or(Precision::Exact);
+    Ok(Clip {
+        id: ClipId::generate(),
+        visibility: Visibility::Private,
+        status: ClipStatus::Processing,
+        requested_from: asked.from,
+        requested_to: asked.to,
+        starts_at: None,
+        gaps: "[]".to_owned(),
+        ends_at: None,
+        duration_us: None,
+        precision: capture::precision_name(precision).to_owned(),
+        preroll_ms: 0,
+        shortfall_ms: 0,
+        size_bytes: 0,
+        reserved_bytes: i64::try_from(needed).unwrap_or(i64::MAX),
+        checksum: None,
+        width: None,
+        height: None,
+        video_codec: None,
+        audio_codec: None,
+        has_poster: false,
+        cancelled: false,
+        link_generation: 0,
+        queue_ms: 0,
+        wait_ms: 0,
+        pin_ms: 0,
+        mux_ms: 0,
+        finalize_ms: 0,
+        request_id: request.request_id.clone(),
+        created_at: now,
+        updated_at: now,
+        trim_of: Some(source.id.clone()),
+        trim_plan: Some(trim_plan),
+        ..source.clone()
+    })
+}
+
+/// The source's bytes under a name of the new clip.
+struct Held<'a> {
+    deps: &'a Deps,
+    source: &'a Clip,
+    clip: &'a Clip,
+}
+
+impl Held<'_> {
+    async fn hold(&self) -> Result<()> {
+        let from = ClipFiles::of(self.deps, &self.source.user_id, &self.source.id)?.video;
+        let to = ClipFiles::of(self.deps, &self.clip.user_id, &self.clip.id)?.source;
+        let link = move || match std::fs::hard_link(&from, &to) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(error),
+            // a file system without links
+            Err(_) => std::fs::copy(&from, &to).map(drop),
+        };
+        stores::work(&self.deps.stores, Which::Clips, link).await
+    }
+
+    async fn release(&self) {
+        if let Ok(files) = ClipFiles::of(self.deps, &self.clip.user_id, &self.clip.id) {
+            files.release_source().await;
+        }
+    }
+}
