@@ -1,13 +1,13 @@
-# The doors for people: `make setup`, `make demo`, `make test`, `make lint`. Each needs bash, git, make and a Rust
+# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`. Each needs bash, git, make and a Rust
 # toolchain; everything else is installed or named by scripts/setup.sh.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint bench
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
 
-setup: ## install what is missing (FFmpeg, PostgreSQL, a C compiler)
+setup: ## install what is missing (FFmpeg, PostgreSQL, Chromium, a C compiler)
 	@scripts/setup.sh
 
 demo: setup ## run the service with a simulated LiveKit and make a clip; ONCE=1 ends after the clip
@@ -21,3 +21,7 @@ lint: ## format and lints alone; cargo-deny too where it is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans were not checked"; fi
+
+bench: ## measure clips, sessions and cleanup, write docs/performance.md; ONLY="clips exact" for parts, SECONDS=60 for a shorter recording, FULL=1 for everything
+	@scripts/setup.sh bench
+	@$(if $(SECONDS),BENCH_SECONDS=$(SECONDS)) $(if $(FULL),FULL=$(FULL)) cargo bench --locked --bench clips -- $(ONLY)

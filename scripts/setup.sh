@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Looks for what building, testing and the demo need, and installs what is missing (Debian, Ubuntu; as root or with
 # password-less sudo). Elsewhere it names what is missing and ends with 1. Running it again changes nothing.
+# `scripts/setup.sh bench` looks for what making recordings needs as well.
 set -euo pipefail
 
 need_rust="1.94"
@@ -11,12 +12,19 @@ at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; 
 
 has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
+has_chromium() { has chromium || has chromium-browser || has google-chrome || has google-chrome-stable; }
+
 missing=()
 has ffmpeg && has ffprobe || missing+=(ffmpeg)
 has_postgres || missing+=(postgresql)
 has cc && has make || missing+=(build-essential)
 has pkg-config || missing+=(pkg-config)
 has git || missing+=(git)
+has_chromium || missing+=(chromium)
+if [ "${1:-}" = bench ] && ! { has gst-launch-1.0 && gst-inspect-1.0 --exists x264enc && gst-inspect-1.0 --exists avenc_aac &&
+  gst-inspect-1.0 --exists mpegtsmux && gst-inspect-1.0 --exists splitmuxsink; }; then
+  missing+=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav)
+fi
 
 if [ "${#missing[@]}" -gt 0 ]; then
   run=()

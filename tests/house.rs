@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use livekit_replay::error::Code;
+
 const GROUND: &[&str] = &["error", "clock", "config", "telemetry", "domain"];
 
 /// What a room may import besides itself; `None` = everything.
@@ -182,4 +184,30 @@ fn groups_of_imports_are_understood() {
     }
     assert!(!found.iter().any(|import| import.contains("hidden") || import.starts_with('k')));
     assert!(speaks_to("use axum::Router", "axum") && !speaks_to("use utoipa_axum::x", "axum"));
+}
+
+#[test]
+fn what_the_operations_page_names_exists() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md"))
+        .unwrap();
+    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let figures: BTreeSet<_> = words.filter(|word| word.starts_with("livekit_replay_")).collect();
+    assert!(figures.len() > 3);
+    for figure in figures {
+        let known = livekit_replay::telemetry::FIGURES.iter().any(|(name, _)| *name == figure);
+        assert!(known, "{figure} is no figure of ours");
+    }
+    let told = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let refusals: Vec<_> = told
+        .filter_map(|told| {
+            let (status, code) = told.split_once(' ')?;
+            Some((status.parse::<u16>().ok()?, code.trim_matches('`')))
+        })
+        .collect();
+    assert!(refusals.len() > 8);
+    for (status, name) in refusals {
+        let code = Code::ALL.iter().find(|code| code.as_str() == name);
+        let code = code.unwrap_or_else(|| panic!("{name} is no code of ours"));
+        assert_eq!(livekit_replay::http::error::status_of(*code).as_u16(), status, "{name}");
+    }
 }

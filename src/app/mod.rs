@@ -62,6 +62,7 @@ pub async fn build(
     let db = open_database(&config, database).await?;
     let fresh_id = hex::encode(rand::random::<[u8; 4]>());
     let instance = setting::load_or_make(db.conn(), setting::INSTANCE_ID, fresh_id).await?;
+    flow::upkeep::born_at(db.conn(), clock.now()).await?;
     let link_key: Arc<[u8]> = match &config.server.link_secret {
         Some(secret) => secret.expose_secret().as_bytes().into(),
         None => {

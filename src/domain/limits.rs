@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    domain::time::{Timestamp, Window},
+    domain::time::Timestamp,
     error::{Code, Error, Result},
 };
 
@@ -11,49 +11,42 @@ use crate::{
 pub const ASSUMED_BYTES_PER_SECOND: u64 = 1_000_000;
 const MINUTE_US: i64 = 60_000_000;
 
-/// The minute a request counts in: fixed windows, the same on every replica.
-pub fn rate_window(now: Timestamp) -> Window {
-    let from = Timestamp::from_micros(now.as_micros().div_euclid(MINUTE_US) * MINUTE_US);
-    Window::new(from, from.plus_micros(MINUTE_US))
+/// The minute a request counts in (fixed windows, the same on every replica), and the whole seconds left of it, at
+/// least 1.
+pub fn rate_window(now: Timestamp) -> (Timestamp, u64) {
+    let into = now.as_micros().rem_euclid(MINUTE_US);
+    let left = u64::try_from(MINUTE_US - into).unwrap_or(0).div_ceil(1_000_000);
+    (now.plus_micros(-into), left.max(1))
 }
 
-/// What the `RateLimit-*` headers say.
+/// How a rate limit stands with one user; what the `RateLimit-*` headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateDecision {
-    /// Whether this request passes.
-    pub allowed: bool,
+pub struct Rate {
     /// Requests a minute.
     pub limit: u32,
-    /// How many more would pass.
-    pub remaining: u32,
-    /// Whole seconds until the window is over, at least 1.
+    /// Requests in this minute, those above the limit included.
+    pub used: u32,
+    /// Whole seconds until the minute ends, at least 1.
     pub reset_seconds: u64,
 }
 
-/// Judges the `count`-th request (this one included) of a window; none if the limit is off (0).
-pub fn rate_decision(limit: u32, count: u64, now: Timestamp) -> Option<RateDecision> {
-    if limit == 0 {
-        return None;
+impl Rate {
+    /// What is left in this minute.
+    pub fn remaining(&self) -> u32 {
+        self.limit.saturating_sub(self.used)
     }
-    let left_us = rate_window(now).to.micros_since(now);
-    let reset_seconds = u64::try_from(left_us).unwrap_or(0).div_ceil(1_000_000).max(1);
-    let remaining = u64::from(limit).saturating_sub(count);
-    Some(RateDecision {
-        allowed: count <= u64::from(limit),
-        limit,
-        remaining: u32::try_from(remaining).unwrap_or(limit),
-        reset_seconds,
-    })
-}
 
-impl RateDecision {
-    /// `rate_limited` unless allowed.
+    /// The failure of a request above the limit.
+    ///
+    /// # Errors
+    /// [`Code::RateLimited`].
     pub fn check(&self) -> Result<()> {
-        if self.allowed {
+        if self.used <= self.limit {
             return Ok(());
         }
-        let detail = format!("More than {} requests of this kind in a minute.", self.limit);
+        let detail = format!("At most {} of these requests a minute are taken.", self.limit);
         Err(Error::new(Code::RateLimited, detail)
+            .with("limit", self.limit)
             .retry_after(Duration::from_secs(self.reset_seconds)))
     }
 }
@@ -107,14 +100,14 @@ mod tests {
 
     #[test]
     fn the_limit_th_request_passes_and_the_next_waits_for_the_minute() {
-        let now = Timestamp::from_micros(90 * 1_000_000 + 1);
-        let last = rate_decision(5, 5, now).expect("on");
+        let (_, reset_seconds) = rate_window(Timestamp::from_micros(90 * 1_000_000 + 1));
+        assert_eq!(reset_seconds, 30);
+        let last = Rate { limit: 5, used: 5, reset_seconds };
         assert!(last.check().is_ok());
-        assert_eq!((last.remaining, last.reset_seconds), (0, 30));
-        let refused = rate_decision(5, 6, now).expect("on").check().expect_err("too many");
+        assert_eq!(last.remaining(), 0);
+        let refused = Rate { used: 6, ..last }.check().expect_err("too many");
         assert_eq!(refused.code(), Code::RateLimited);
         assert_eq!(refused.retry_delay(), Some(Duration::from_secs(30)));
-        assert_eq!(rate_decision(0, 1_000_000, now), None);
     }
 
     #[test]
@@ -139,11 +132,10 @@ mod tests {
         #[test]
         fn every_moment_lies_in_its_window_and_the_reset_reaches_the_next(now in -10_000_000_000i64..4_000_000_000_000_000) {
             let now = Timestamp::from_micros(now);
-            let window = rate_window(now);
-            prop_assert!(window.from <= now && now < window.to);
-            let decision = rate_decision(3, 1, now).expect("on");
-            prop_assert!(now.plus_seconds(decision.reset_seconds as i64) >= window.to);
-            prop_assert!((1..=60).contains(&decision.reset_seconds));
+            let (start, reset_seconds) = rate_window(now);
+            prop_assert!(start <= now && now < start.plus_seconds(60));
+            prop_assert!(now.plus_seconds(reset_seconds as i64) >= start.plus_seconds(60));
+            prop_assert!((1..=60).contains(&reset_seconds));
         }
     }
 }

@@ -32,8 +32,12 @@ impl RetentionRules {
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionAge {
-    /// Ages count back from now.
-    Live,
+    /// Wanted: ages count back from `until`.
+    Live {
+        /// Now while media flows; the end of the last media while none does, because that is where the promised
+        /// minutes would end if the share did not come back.
+        until: Timestamp,
+    },
     /// Ages count back from the end of the media until `capturable_until`; after that everything may go.
     Ended {
         /// The end of its last frame (of the session while the tail is still coming).
@@ -86,7 +90,7 @@ pub fn horizon(
         Pressure::Critical => rules.promise(),
     };
     match age {
-        SessionAge::Live => Some(now.minus(keep)),
+        SessionAge::Live { until } => Some(until.min(now).minus(keep)),
         SessionAge::Ended { media_end, capturable_until } if now < capturable_until => {
             Some(media_end.min(now).minus(keep))
         }
@@ -163,7 +167,7 @@ mod tests {
     fn a_live_session_loses_what_is_older_than_the_cleanup_age() {
         let plan = plan_retention(
             NOW,
-            SessionAge::Live,
+            SessionAge::Live { until: NOW },
             &rules(),
             Pressure::Normal,
             &segments(NOW, 730),
@@ -183,7 +187,7 @@ mod tests {
     fn a_critical_disk_takes_what_lies_beyond_the_promise_and_no_more() {
         let plan = plan_retention(
             NOW,
-            SessionAge::Live,
+            SessionAge::Live { until: NOW },
             &rules(),
             Pressure::Critical,
             &segments(NOW, 730),
@@ -202,6 +206,15 @@ mod tests {
         assert_eq!(plan.condemn.len(), 5);
         let plan = plan_retention(NOW, age(0), &rules(), Pressure::Normal, &all, &[]);
         assert_eq!(plan.condemn.len(), all.len());
+    }
+
+    #[test]
+    fn while_nothing_is_recorded_nothing_grows_old() {
+        let lost = NOW.plus_seconds(-900);
+        let age = SessionAge::Live { until: lost };
+        let all = segments(lost, 730);
+        let plan = plan_retention(NOW, age, &rules(), Pressure::Critical, &all, &[]);
+        assert!(plan.condemn.iter().all(|at| *at < -900 - 600));
     }
 
     #[test]
@@ -237,7 +250,8 @@ mod tests {
             for pressure in [Pressure::Normal, Pressure::Critical] {
                 // cleanup under pressure runs at the moment itself
                 let now = if pressure == Pressure::Critical { asked } else { NOW };
-                prop_assert!(plan_retention(now, SessionAge::Live, &rules, pressure, &one, &[]).condemn.is_empty());
+                let live = SessionAge::Live { until: now };
+                prop_assert!(plan_retention(now, live, &rules, pressure, &one, &[]).condemn.is_empty());
             }
         }
 
@@ -248,7 +262,7 @@ mod tests {
             let all = segments(NOW, oldest);
             let pin = seconds(pin_from, pin_from + pin_length);
             let pressure = if critical { Pressure::Critical } else { Pressure::Normal };
-            let plan = plan_retention(NOW, SessionAge::Live, &rules(), pressure, &all, &[pin]);
+            let plan = plan_retention(NOW, SessionAge::Live { until: NOW }, &rules(), pressure, &all, &[pin]);
             prop_assert_eq!(plan.condemn.len() + plan.kept_pinned + plan.kept_promised, all.len());
             for segment in all.iter().filter(|segment| plan.condemn.contains(&segment.key)) {
                 prop_assert!(!segment.span.overlaps(&pin));

@@ -58,8 +58,8 @@ pub struct Watched {
     pub status: SessionStatus,
     /// Its epochs that are not over, by number.
     pub open: Vec<OpenEpoch>,
-    /// Whether any epoch ever held media.
-    pub had_media: bool,
+    /// Whether LiveKit ever accepted a recording of it: only then was its user told that it runs.
+    pub accepted: bool,
     /// Since when no share is seen.
     pub share_lost_at: Option<Timestamp>,
     /// Failed replacements in a row.
@@ -142,8 +142,8 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     if !session.status.holds_place() {
         return steps;
     }
-    if session.status == SessionStatus::Starting && unanswered_first(session, &alive) {
-        // Nobody was told that this session runs: whoever asked for it died or gave up.
+    if session.status == SessionStatus::Starting && alive.is_empty() && !session.accepted {
+        // nobody was told that this session runs: whoever asked for it died or gave up
         steps.push(Step::End(EndReason::StartFailed));
         return steps;
     }
@@ -163,12 +163,6 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     }
     plan_status(session, newest, share, patience, now, &mut steps);
     steps
-}
-
-/// Whether the first epoch was given up without an answer and is all there is.
-fn unanswered_first(session: &Watched, alive: &[&OpenEpoch]) -> bool {
-    alive.is_empty()
-        && matches!(&session.open[..], [only] if only.number == 1 && only.answered_at.is_none())
 }
 
 /// Ends epochs that are dead or done, stops those that a newer one has replaced; answers the rest.
@@ -343,7 +337,7 @@ mod tests {
         Watched {
             status: SessionStatus::Active,
             open,
-            had_media: true,
+            accepted: true,
             share_lost_at: None,
             restart_attempts: 0,
             restart_at: None,
@@ -468,10 +462,18 @@ mod tests {
         unanswered.answered_at = None;
         unanswered.last_segment_at = None;
         let mut starting = active(vec![unanswered]);
+        starting.accepted = false;
         starting.status = SessionStatus::Starting;
         let steps = plan(&starting, &share("TR_v"), &PATIENCE, at(66));
         assert_eq!(steps.last(), Some(&Step::End(EndReason::StartFailed)), "{steps:?}");
         assert!(!steps.contains(&Step::StartEpoch));
+        // whoever gave it up died before he could give its place back
+        starting.open.clear();
+        let steps = plan(&starting, &share("TR_v"), &PATIENCE, at(1));
+        assert_eq!(steps, [Step::End(EndReason::StartFailed)]);
+        starting.accepted = true;
+        let steps = plan(&starting, &share("TR_v"), &PATIENCE, at(1));
+        assert!(steps.contains(&Step::StartEpoch), "{steps:?}");
     }
 
     #[test]

@@ -40,9 +40,9 @@ pub async fn run(deps: &Deps, dry_run: bool) -> Result<Counts> {
         let reserved = account.reserved_bytes.abs_diff(account.true_reserved);
         counts.drift_bytes = counts.drift_bytes.saturating_add(used).saturating_add(reserved);
         tracing::error!(
-            user = %account.user_id, used_bytes = account.used_bytes, true_used = account.true_used,
+            user.id = %account.user_id, used_bytes = account.used_bytes, true_used = account.true_used,
             reserved_bytes = account.reserved_bytes, true_reserved = account.true_reserved,
-            "quota.drift"
+            "an account's figures were not those of its clips"
         );
         if !dry_run {
             quota::correct(&tx, &account).await?;

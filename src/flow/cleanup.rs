@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
+        lifecycle::SessionStatus,
         playlist::segment_file_name,
         retention::{
             KeptSegment, Pressure, RetentionPlan, RetentionRules, SessionAge, plan_retention,
@@ -127,11 +128,11 @@ async fn plan<C: store::Conn>(
         longest_segment: longest.max(deps.config.buffer.segment),
         cleanup_period: period,
     };
-    Ok(plan_retention(now, age(session), &rules, pressure, &segments, &pinned))
+    Ok(plan_retention(now, age(session, now), &rules, pressure, &segments, &pinned))
 }
 
 /// From where the session's ages count back.
-fn age(session: &session::Model) -> SessionAge {
+fn age(session: &session::Model, now: Timestamp) -> SessionAge {
     if session.discard {
         return SessionAge::Discarded;
     }
@@ -139,7 +140,10 @@ fn age(session: &session::Model) -> SessionAge {
         (Some(capturable_until), Some(media_end)) if !session.status.holds_place() => {
             SessionAge::Ended { media_end, capturable_until }
         }
-        _ => SessionAge::Live,
+        _ if session.status == SessionStatus::Degraded => {
+            SessionAge::Live { until: session.media_ends_at.unwrap_or(now) }
+        }
+        _ => SessionAge::Live { until: now },
     }
 }
 
@@ -184,8 +188,8 @@ async fn unlink(deps: &Deps, row: &segment::Model, counts: &mut Counts) -> Resul
         Err(error) => {
             counts.failed_files += 1;
             tracing::warn!(
-                session = %row.session_id, number = row.number, error = %error.chain(),
-                "cleanup.unlink_failed"
+                session.id = %row.session_id, number = row.number, error = %error.chain(),
+                "an expired segment could not be removed"
             );
             Ok(false)
         }

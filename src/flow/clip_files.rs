@@ -245,5 +245,5 @@ pub async fn write_record(deps: &Deps, clip: &Clip) -> Result<()> {
     let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
     let bytes = serde_json::to_vec_pretty(&Record::of(deps, clip))
         .map_err(|error| Error::internal("writing a clip's record", error))?;
-    publish::write_whole(&files.record, bytes).await
+    publish::write_whole(&deps.work_dir(), &files.record, bytes).await
 }

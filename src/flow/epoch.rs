@@ -1,7 +1,7 @@
 //! Begin an epoch: its row is there, now its directory and its egress. Used by the first start and by every
 //! replacement.
 
-use std::{os::unix::fs::DirBuilderExt, path::PathBuf, time::Duration};
+use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
 use super::{Deps, crash};
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// A directory on a hung mount must not hang a start.
 const DIRECTORY_DEADLINE: Duration = Duration::from_secs(5);
+/// A path of ours has five levels, and each may be tidied away once while it is empty.
+const LEVELS_LOST: usize = 5;
 
 /// The row of epoch `number`, to be inserted before anything happens.
 pub fn new_row(
@@ -204,7 +206,19 @@ async fn make_directory(deps: &Deps, path: &str) -> Result<()> {
     let target = root.join(path);
     let mode = deps.config.storage.buffer_dir_mode;
     let gid = deps.config.storage.buffer_gid;
-    let work = tokio::task::spawn_blocking(move || make_tree(root, target, mode, gid));
+    let work = tokio::task::spawn_blocking(move || {
+        let mut made = make_tree(&root, &target, mode, gid);
+        // a level that was empty for a moment may have been tidied away under our hands
+        for _ in 0..LEVELS_LOST {
+            match &made {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && root.is_dir() => {
+                    made = make_tree(&root, &target, mode, gid);
+                }
+                _ => break,
+            }
+        }
+        made
+    });
     match tokio::time::timeout(DIRECTORY_DEADLINE, work).await {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => Err(unavailable().because(error)),
@@ -221,14 +235,14 @@ fn unavailable() -> Error {
 
 /// Makes each missing level with exactly the mode and group configured, whatever our umask is. The root itself must
 /// exist: a missing mount point must not be filled up.
-fn make_tree(root: PathBuf, target: PathBuf, mode: u32, gid: Option<u32>) -> std::io::Result<()> {
+fn make_tree(root: &Path, target: &Path, mode: u32, gid: Option<u32>) -> std::io::Result<()> {
     use rustix::fs::{CWD, Gid, Mode, chownat};
     let group = match gid {
         Some(gid) => gid,
-        None => std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&root)?),
+        None => std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(root)?),
     };
-    let relative = target.strip_prefix(&root).map_err(std::io::Error::other)?;
-    let mut level = root;
+    let relative = target.strip_prefix(root).map_err(std::io::Error::other)?;
+    let mut level = root.to_owned();
     for part in relative.components() {
         level.push(part);
         match std::fs::DirBuilder::new().mode(0o700).create(&level) {

@@ -62,14 +62,10 @@ pub async fn end(
 /// A stopping session whose epochs are all over comes to rest.
 pub async fn finish(deps: &Deps, session: &session::Model) -> Result<bool> {
     let now = deps.clock.now();
-    let reason = session.end_reason.unwrap_or(EndReason::Orphaned);
-    let change = session::ActiveModel {
-        status: Set(reason.final_status()),
-        updated_at: Set(now),
-        ..Default::default()
-    };
-    let finished =
-        session::update_if(deps.db.conn(), &session.id, &[SessionStatus::Stopping], change).await?;
+    let rest = session.end_reason.unwrap_or(EndReason::Orphaned).final_status();
+    let change =
+        session::ActiveModel { status: Set(rest), updated_at: Set(now), ..Default::default() };
+    let finished = session::update_if(deps.db.conn(), &session.id, rest.follows(), change).await?;
     // captures that wait for the tail can be sure now that nothing more comes
     deps.wake.jobs.notify_waiters();
     Ok(finished)

@@ -60,7 +60,7 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
             store = which.as_str(),
             usable,
             trouble = trouble.as_deref(),
-            "storage.changed"
+            "a store changed"
         );
     }
     if let Some(space) = space {
@@ -70,7 +70,7 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
             tracing::warn!(
                 store = which.as_str(),
                 used_percent = space.used_percent(),
-                "storage.high"
+                "a store is filling up"
             );
         }
     }

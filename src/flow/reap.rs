@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{id::SessionId, keys, time::Timestamp},
     error::Result,
-    media::files::{list_entries, remove_if_empty, remove_tree},
+    media::files::{Entry, list_entries, remove_if_empty, remove_tree},
     store::{
         self, Set,
         epoch::{self, EpochStatus},
@@ -136,9 +136,17 @@ async fn give_up_buffer(deps: &Deps, session: &session::Model, now: Timestamp) -
 /// `<instance>/<room>/<user>/<session>` on disk whose session is unknown or has given up its buffer.
 async fn remove_orphan_directories(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
     let top = stores::in_buffer(&deps.config, deps.instance.as_str())?;
-    let found = stores::work(&deps.stores, Which::Buffer, move || walk(&top)).await?;
     let old_enough = deps.clock.now().plus_seconds(-YOUNGEST_SECONDS).as_micros();
-    for found in found {
+    let work = move || {
+        let found = walk(&top)?;
+        if !dry_run {
+            found.empty.iter().filter(|left| left.changed_us <= old_enough).for_each(|left| {
+                remove_if_empty(&top.join(&left.relative));
+            });
+        }
+        Ok(found.sessions)
+    };
+    for found in stores::work(&deps.stores, Which::Buffer, work).await? {
         let id = SessionId::new(&found.session);
         if found.changed_us > old_enough || is_owned(deps, &id, &found.relative).await? {
             continue;
@@ -161,30 +169,54 @@ async fn is_owned(deps: &Deps, id: &SessionId, relative: &Path) -> Result<bool> 
     Ok(session.buffer_gone_at.is_none() || !in_place)
 }
 
+#[derive(Default)]
+struct Found {
+    sessions: Vec<FoundDirectory>,
+    /// Rooms and users without anything: what a process that died between two removals leaves.
+    empty: Vec<Left>,
+}
+
 struct FoundDirectory {
     session: String,
     relative: PathBuf,
     changed_us: i64,
 }
 
-/// Directories that look like sessions of ours. Blocking.
-fn walk(top: &Path) -> std::io::Result<Vec<FoundDirectory>> {
-    let mut found = Vec::new();
-    for room in list_entries(top)?.into_iter().filter(|entry| entry.is_directory) {
-        let room_path = top.join(&room.name);
-        for user in list_entries(&room_path)?.into_iter().filter(|entry| entry.is_directory) {
-            for session in list_entries(&room_path.join(&user.name))? {
-                if session.is_directory && uuid::Uuid::try_parse(&session.name).is_ok() {
-                    found.push(FoundDirectory {
-                        relative: Path::new(&room.name).join(&user.name).join(&session.name),
-                        session: session.name,
-                        changed_us: session.changed_us,
-                    });
-                }
+struct Left {
+    relative: PathBuf,
+    changed_us: i64,
+}
+
+/// Directories that look like sessions of ours, and the empty ones above them. Blocking.
+fn walk(top: &Path) -> std::io::Result<Found> {
+    let mut found = Found::default();
+    for room in directories_in(top)? {
+        let users = directories_in(&top.join(&room.name))?;
+        if users.is_empty() {
+            found.empty.push(Left { relative: (&room.name).into(), changed_us: room.changed_us });
+        }
+        for user in users {
+            let relative = Path::new(&room.name).join(&user.name);
+            let sessions = directories_in(&top.join(&relative))?;
+            if sessions.is_empty() {
+                let relative = relative.clone();
+                found.empty.push(Left { relative, changed_us: user.changed_us });
             }
+            let sessions = sessions.into_iter().filter(|s| uuid::Uuid::try_parse(&s.name).is_ok());
+            found.sessions.extend(sessions.map(|session| FoundDirectory {
+                relative: relative.join(&session.name),
+                session: session.name,
+                changed_us: session.changed_us,
+            }));
         }
     }
     Ok(found)
+}
+
+fn directories_in(path: &Path) -> std::io::Result<Vec<Entry>> {
+    let mut entries = list_entries(path)?;
+    entries.retain(|entry| entry.is_directory);
+    Ok(entries)
 }
 
 /// Removes a session's directory, and those of its user and room if they are empty then.
@@ -192,7 +224,7 @@ async fn remove_session_directory(deps: &Deps, path: PathBuf) -> Result<()> {
     stores::work(&deps.stores, Which::Buffer, move || {
         remove_tree(&path)?;
         let parents = path.ancestors().skip(1).take(2);
-        // a start that makes its directory at this moment keeps them from being empty, or makes them again
+        // a start that makes its directory at this moment keeps them from being empty, or makes them again (`epoch`)
         let _emptied = parents.take_while(|parent| remove_if_empty(parent)).count();
         Ok(())
     })

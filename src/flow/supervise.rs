@@ -157,19 +157,22 @@ fn patience(deps: &Deps) -> Patience {
 }
 
 async fn watch(deps: &Deps, session: &session::Model, epochs: &[epoch::Model]) -> Result<Watched> {
-    let last_hit_limit = session.restart_attempts >= supervision::MAX_RESTARTS
-        && epoch::list(deps.db.conn(), &session.id)
-            .await?
-            .last()
-            .is_some_and(|row| row.outcome.as_deref() == Some("limit_reached"));
+    let starting = session.status == SessionStatus::Starting;
+    let gives_up = session.restart_attempts >= supervision::MAX_RESTARTS;
+    // those that are over matter in two cases only
+    let all = match starting || gives_up {
+        true => epoch::list(deps.db.conn(), &session.id).await?,
+        false => Vec::new(),
+    };
+    let hit = |row: &epoch::Model| row.outcome.as_deref() == Some("limit_reached");
     Ok(Watched {
         status: session.status,
         open: epochs.iter().map(open_epoch).collect(),
-        had_media: session.media_ends_at.is_some(),
+        accepted: !starting || all.iter().any(|row| row.answered_at.is_some()),
         share_lost_at: session.share_lost_at,
         restart_attempts: session.restart_attempts,
         restart_at: session.restart_at,
-        last_hit_limit,
+        last_hit_limit: gives_up && all.last().is_some_and(hit),
     })
 }
 
@@ -310,8 +313,7 @@ async fn set_status(deps: &Deps, session: &session::Model, status: SessionStatus
         change.restart_attempts = Set(0);
         change.restart_at = Set(None);
     }
-    let changed =
-        session::update_if(deps.db.conn(), &session.id, SessionStatus::HOLDING, change).await?;
+    let changed = session::update_if(deps.db.conn(), &session.id, status.follows(), change).await?;
     if changed {
         tracing::info!(session.id = %session.id, status = %status, "session status changed");
     }

@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     domain::{text_enum::text_enum, time::Timestamp},
     error::{Code, Error, Result},
-    store::maintenance,
+    store::{Conn, maintenance, setting},
 };
 
 text_enum!(
@@ -140,22 +140,31 @@ pub async fn run_now(deps: &Deps, name: &str, dry_run: bool) -> Result<Run> {
 /// Those of the database.
 pub async fn status(deps: &Deps) -> Result<Vec<JobReport>> {
     let now = deps.clock.now();
+    let born_at = born_at(deps.db.conn(), now).await?;
     let mut reports = Vec::new();
     for job in Job::ALL.iter().copied() {
         let last = maintenance::find_last(deps.db.conn(), job.as_str()).await?;
-        let due = match &last {
-            Some(last) => Some(job.tick_after(&deps.config, last.started_at)?),
-            None => None,
-        };
+        // one that never ran is due since the first tick there was
+        let since = last.as_ref().map_or(born_at, |last| last.started_at);
+        let due = job.tick_after(&deps.config, since)?;
         reports.push(JobReport {
             name: job.as_str().to_owned(),
             schedule: job.schedule(&deps.config).to_owned(),
             next_run_at: Some(job.tick_after(&deps.config, now)?),
-            overdue: due.is_some_and(|due| now > due.plus(OVERDUE_AFTER)),
+            overdue: now > due.plus(OVERDUE_AFTER),
             last_run: last.map(run_of),
         });
     }
     Ok(reports)
+}
+
+/// When the database was made; `now` if it says nothing yet, and from then on.
+///
+/// # Errors
+/// Those of the database.
+pub async fn born_at<C: Conn>(db: &C, now: Timestamp) -> Result<Timestamp> {
+    let born = setting::load_or_make(db, setting::BORN_AT, now.as_micros().to_string()).await?;
+    Ok(born.parse().map_or(now, Timestamp::from_micros))
 }
 
 async fn execute(

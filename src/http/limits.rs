@@ -19,12 +19,9 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{AppState, error::Problem, idempotency};
 use crate::{
     access::Caller,
-    domain::id::UserId,
+    domain::{id::UserId, limits::Rate},
     error::{Error, Result},
-    flow::{
-        Deps,
-        rate_limit::{self, Rate},
-    },
+    flow::{Deps, rate_limit},
 };
 
 pub use crate::flow::rate_limit::Limited;

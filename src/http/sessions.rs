@@ -226,7 +226,7 @@ struct SessionList {
 /// A stop that was taken.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct StopBody {
+pub(super) struct StopBody {
     message: String,
     session_id: String,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -234,7 +234,7 @@ struct StopBody {
 }
 
 impl StopBody {
-    fn new(message: &str, session: Session) -> axum::Json<StopBody> {
+    pub(super) fn new(message: &str, session: Session) -> axum::Json<StopBody> {
         axum::Json(StopBody {
             message: message.to_owned(),
             session_id: session.id.into_string(),

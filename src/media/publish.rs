@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use crate::error::{Code, Error, Result};
@@ -26,18 +26,20 @@ pub async fn publish(work: &Path, place: &Path) -> Result<()> {
     .await
 }
 
-/// Writes a small file whole: under another name first, then renamed.
+/// Writes a small file whole: in the work directory first (same file system), where the sweep finds what a process that
+/// died left, then renamed.
 ///
 /// # Errors
 /// `storage_unavailable`; what was there before is untouched then.
-pub async fn write_whole(place: &Path, bytes: Vec<u8>) -> Result<()> {
-    let place = place.to_owned();
+pub async fn write_whole(work_dir: &Path, place: &Path, bytes: Vec<u8>) -> Result<()> {
+    let (work_dir, place) = (work_dir.to_owned(), place.to_owned());
     blocking(move || {
         make_parent(&place)?;
-        let draft = draft_name(&place);
+        fs::create_dir_all(&work_dir)?;
+        let draft = work_dir.join(format!("{}.part", uuid::Uuid::new_v4().simple()));
         let written = write_draft(&draft, &bytes).and_then(|()| fs::rename(&draft, &place));
         if written.is_err() {
-            // best effort: the sweep of work files would find it too
+            // best effort: the sweep finds it too
             let _ = fs::remove_file(&draft);
         }
         written?;
@@ -97,11 +99,6 @@ async fn blocking<T: Send + 'static>(
             .retryable()
             .because(error)
     })
-}
-
-/// Unique, hidden, and next to its place, so that renaming is one step.
-fn draft_name(place: &Path) -> PathBuf {
-    place.with_file_name(format!(".{}.part", uuid::Uuid::new_v4().simple()))
 }
 
 fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {

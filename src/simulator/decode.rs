@@ -292,11 +292,13 @@ async fn run(mut child: Child, filter: &str, mut take: impl FnMut(&[u8])) -> Res
         }
     };
     let told = async {
-        let mut lines = BufReader::new(stderr).lines();
+        // bytes: FFmpeg cuts long titles off anywhere, also inside a letter
+        let mut lines = BufReader::new(stderr).split(b'\n');
         let mut kept = Vec::new();
-        while let Some(line) = lines.next_line().await? {
+        while let Some(line) = lines.next_segment().await? {
+            let line = String::from_utf8_lossy(&line);
             if line.contains(&mark) {
-                kept.push(line);
+                kept.push(line.into_owned());
             }
         }
         std::io::Result::Ok(kept)

@@ -349,7 +349,7 @@ pub async fn make_ready(
         updated_at: Set(now),
         ..Default::default()
     };
-    update_if(tx, id, &[ClipStatus::Processing], change).await
+    update_if(tx, id, ClipStatus::Ready.follows(), change).await
 }
 
 /// Takes a clip from `processing` to `failed`, once; false if it is not `processing` any more.
@@ -370,7 +370,7 @@ pub async fn make_failed(
         updated_at: Set(now),
         ..Default::default()
     };
-    update_if(tx, id, &[ClipStatus::Processing], change).await
+    update_if(tx, id, ClipStatus::Failed.follows(), change).await
 }
 
 /// Takes a clip from `failed` back to `processing` with a new reservation, once.
@@ -389,7 +389,7 @@ pub async fn make_processing_again(
         updated_at: Set(now),
         ..Default::default()
     };
-    update_if(tx, id, &[ClipStatus::Failed], change).await
+    update_if(tx, id, ClipStatus::Processing.follows(), change).await
 }
 
 /// Changes what its owner may change; `raise_generation` voids the links made so far. False if there is no such clip.

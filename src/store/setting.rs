@@ -24,6 +24,8 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// The eight hex digits that mark what is ours in the stores.
 pub const INSTANCE_ID: &str = "instance_id";
+/// When the database was made, Unix microseconds.
+pub const BORN_AT: &str = "born_at";
 /// The key of signed links, hex.
 pub const LINK_SECRET: &str = "link_secret";
 /// Raised with every change of roles or their permissions.

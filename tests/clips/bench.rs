@@ -34,6 +34,7 @@ use livekit_replay::{
     flow::{
         Deps, Wake, authorize,
         maintenance::{JobReport, Maintenance, Run},
+        stores,
     },
     http::{self, AppState},
     jobs,
@@ -44,38 +45,54 @@ use serde_json::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+#[path = "../support/postgres_url.rs"]
+mod postgres_url;
+
+const INSTANCE: &str = "0123abcd";
 /// Seconds of one segment.
 pub const SEGMENT: i64 = 2;
 /// Segments in the recording that tests are fed with.
 pub const RECORDED: u64 = 10;
 
+/// Segments in the long recording.
+pub const RECORDED_LONG: u64 = 400;
+
 /// Real segments, recorded once per build directory: 320x180, 30 frames a second, B-frames, a 440 Hz tone.
 fn recording() -> &'static Path {
     static RECORDING: OnceLock<PathBuf> = OnceLock::new();
-    RECORDING.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let done = root.join("clips-recording");
-        if !done.exists() {
-            let draft = root.join(uuid::Uuid::new_v4().simple().to_string());
-            record(&draft);
-            // somebody else may have been first: theirs is as good
-            if std::fs::rename(&draft, &done).is_err() {
-                std::fs::remove_dir_all(&draft).expect("the second recording goes");
-            }
-        }
-        done
-    })
+    RECORDING.get_or_init(|| recorded("clips-recording", RECORDED, "320x180", 30))
 }
 
-fn record(dir: &Path) {
+/// Many minutes of very small pictures, for tests that outlast a buffer.
+pub fn long_recording() -> &'static Path {
+    static RECORDING: OnceLock<PathBuf> = OnceLock::new();
+    RECORDING.get_or_init(|| recorded("clips-recording-long", RECORDED_LONG, "64x36", 10))
+}
+
+fn recorded(name: &str, segments: u64, size: &str, rate: i64) -> PathBuf {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let done = root.join(name);
+    if !done.exists() {
+        let draft = root.join(uuid::Uuid::new_v4().simple().to_string());
+        record(&draft, segments, size, rate);
+        // somebody else may have been first: theirs is as good
+        if std::fs::rename(&draft, &done).is_err() {
+            std::fs::remove_dir_all(&draft).expect("the second recording goes");
+        }
+    }
+    done
+}
+
+fn record(dir: &Path, segments: u64, size: &str, rate: i64) {
     std::fs::create_dir_all(dir).expect("a directory for the recording");
-    let seconds = SEGMENT * i64::try_from(RECORDED).expect("small");
-    let video = format!("testsrc2=size=320x180:rate=30:duration={seconds}");
+    let seconds = SEGMENT * i64::try_from(segments).expect("small");
+    let video = format!("testsrc2=size={size}:rate={rate}:duration={seconds}");
+    let group = (SEGMENT * rate).to_string();
     let audio = format!("sine=frequency=440:sample_rate=48000:duration={seconds}");
     let done = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-f", "lavfi", "-i", &video])
         .args(["-f", "lavfi", "-i", &audio, "-c:v", "libx264", "-preset", "veryfast"])
-        .args(["-pix_fmt", "yuv420p", "-g", "60", "-keyint_min", "60", "-sc_threshold", "0"])
+        .args(["-pix_fmt", "yuv420p", "-g", &group, "-keyint_min", &group, "-sc_threshold", "0"])
         .args(["-c:a", "aac", "-b:a", "96k", "-output_ts_offset", "3600"])
         .args(["-muxdelay", "0", "-muxpreload", "0", "-f", "segment", "-segment_time", "2"])
         .args(["-segment_format", "mpegts"])
@@ -161,11 +178,16 @@ impl Reply {
 impl Bench {
     /// `None` where the engine is not at hand.
     pub async fn on(engine: On) -> Option<Bench> {
+        Bench::changed(engine, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn changed(engine: On, change: fn(&mut config::Config)) -> Option<Bench> {
         let dir = std::env::temp_dir().join(format!("lkr-test-{}", uuid::Uuid::new_v4().simple()));
         let (url, server) = match engine {
-            On::Sqlite => return Some(Bench::in_dir(dir).await),
+            On::Sqlite => (format!("sqlite://{}/test.db", dir.display()), None),
             On::Postgres => {
-                let server = std::env::var("TEST_POSTGRES_URL").ok()?;
+                let server = postgres_url::postgres_url()?;
                 let name = format!("lkr_test_{}", uuid::Uuid::new_v4().simple());
                 on_server(&server, &format!("CREATE DATABASE {name}")).await;
                 let (root, _) = server.rsplit_once('/').expect("postgres://…/name");
@@ -173,29 +195,38 @@ impl Bench {
                 (format!("{root}/{name}"), Some((server, name)))
             }
         };
-        Some(Bench::with(dir, &url, server).await)
+        Some(Bench::with(dir, &url, server, change).await)
     }
 
     /// On SQLite in a directory that may hold what a bench before left there.
     pub async fn in_dir(dir: PathBuf) -> Bench {
         let url = format!("sqlite://{}/test.db", dir.display());
-        Bench::with(dir, &url, None).await
+        Bench::with(dir, &url, None, |_| {}).await
     }
 
-    async fn with(dir: PathBuf, url: &str, server: Option<(String, String)>) -> Bench {
+    async fn with(
+        dir: PathBuf,
+        url: &str,
+        server: Option<(String, String)>,
+        change: fn(&mut config::Config),
+    ) -> Bench {
         for part in ["buffer", "clips"] {
             std::fs::create_dir_all(dir.join(part)).expect("a store");
+            let marker = dir.join(part).join(stores::MARKER);
+            std::fs::write(marker, format!("{{\"instanceId\":\"{INSTANCE}\"}}")).expect("a marker");
         }
         let connect = Connect { url, max_connections: 8, create: true };
         let db = Db::connect(connect).await.expect("the database opens");
         schema::migrate_up(url, &db).await.expect("the schema comes up");
         let clock = Arc::new(ShiftedClock::default());
+        let mut config = config(&dir, url);
+        change(&mut config);
         let deps = Deps {
-            config: Arc::new(config(&dir, url)),
+            config: Arc::new(config),
             clock: clock.clone(),
             db,
             livekit: Arc::new(NoLiveKit),
-            instance: InstanceId::new("0123abcd"),
+            instance: InstanceId::new(INSTANCE),
             replica: "bench".to_owned(),
             link_key: Arc::from(b"a key for the links of a test".as_slice()),
             policy: Arc::default(),
@@ -393,7 +424,7 @@ impl Bench {
 
 /// A session whose recording a test feeds.
 pub struct Recorded<'a> {
-    bench: &'a Bench,
+    pub bench: &'a Bench,
     pub id: SessionId,
     pub began: Timestamp,
     pub directory: PathBuf,
@@ -409,6 +440,19 @@ impl Recorded<'_> {
         self.list(numbers.end);
     }
 
+    /// What egress has done once a segment of the [`long_recording`] is closed: the file, then the live playlist of
+    /// five.
+    pub fn record(&self, number: u64) {
+        let name = segment_file_name(number);
+        let from = long_recording().join(&name);
+        // in one go: workers whose clock is ahead would take a half written file for a truncated one
+        let draft = self.directory.join("draft");
+        std::fs::copy(from, &draft).expect("a copy");
+        std::fs::rename(draft, self.directory.join(&name)).expect("its name");
+        let text = self.playlist(number.saturating_sub(4)..number + 1);
+        std::fs::write(self.directory.join("live.m3u8"), text).expect("the playlist");
+    }
+
     /// Overwrites a segment with bytes that are no transport stream.
     pub fn spoil(&self, number: u64) {
         let path = self.directory.join(segment_file_name(number));
@@ -417,13 +461,18 @@ impl Recorded<'_> {
 
     /// The event playlist with the first `count` segments.
     pub fn list(&self, count: u64) {
+        std::fs::write(self.directory.join("index.m3u8"), self.playlist(0..count))
+            .expect("the playlist");
+    }
+
+    fn playlist(&self, numbers: std::ops::Range<u64>) -> String {
         let mut text = "#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-TARGETDURATION:2\n".to_owned();
-        for number in 0..count {
+        for number in numbers {
             let at = self.began.plus_seconds(SEGMENT * i64::try_from(number).expect("small"));
             let name = segment_file_name(number);
             text += &format!("#EXT-X-PROGRAM-DATE-TIME:{at}\n#EXTINF:2.000,\n{name}\n");
         }
-        std::fs::write(self.directory.join("index.m3u8"), text).expect("the playlist");
+        text
     }
 
     /// Ends the session at the end of what is there.
@@ -552,6 +601,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             orphan_max: seconds(10_800),
         },
         capture: config::Capture {
+            muxer: config::Muxer::Auto,
             wait: seconds(40),
             tail_wait: seconds(16),
             workers: 2,

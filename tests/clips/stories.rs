@@ -44,7 +44,7 @@ async fn accepted(bench: &Bench, user: &str, body: Value) -> Reply {
 }
 
 /// Waits until the clip is no longer being made.
-async fn settled(bench: &Bench, id: &Value) -> Value {
+pub async fn settled(bench: &Bench, id: &Value) -> Value {
     let id = ClipId::new(id.as_str().unwrap());
     let clip = capture::settled(&bench.deps, &id, Duration::from_secs(60)).await.unwrap();
     let owner = clip.expect("the clip is there").user_id;

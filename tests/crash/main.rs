@@ -1,10 +1,13 @@
 //! The real program dies, by its own drill or by `kill -9`, and is started again on what it left. What it promised over
-//! HTTP is kept and nothing else is left: the simulated LiveKit runs here, so its egresses outlive the service.
+//! HTTP is kept and nothing else is left: the simulated LiveKit runs here, so its egresses outlive the service. And two
+//! of it on one database keep every limit between them.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod kills;
 mod ledger;
 mod points;
+mod process;
+mod replicas;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,11 +1,7 @@
-//! The program as a child process with places of its own, which can die and be started again; and what asks it.
+//! The program with places of its own, as a process that can die and be started again; and what asks it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read, Seek, SeekFrom},
-    os::unix::process::ExitStatusExt,
-    path::PathBuf,
-    process::Stdio,
     time::Duration,
 };
 
@@ -18,19 +14,14 @@ use livekit_replay::{
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use tokio::{
-    process::{Child, Command},
-    sync::{Mutex, watch},
+
+use crate::{
+    process::Process,
+    support::{On, Place},
 };
 
-use crate::support::{On, Place};
-
-/// SIGABRT and SIGKILL.
-const ABORTED: i32 = 6;
-const KILLED: i32 = 9;
 /// Communities that rooms belong to by their names (`red-…`).
 pub const COMMUNITIES: [&str; 2] = ["red", "blue"];
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What came of a request.
 #[derive(Debug)]
@@ -50,150 +41,83 @@ pub struct Service {
     pub on: On,
     /// Checksums of clips that were decoded.
     pub decoded: std::sync::Mutex<BTreeSet<String>>,
+    pub process: Process,
+    more: Vec<(&'static str, &'static str)>,
     http: reqwest::Client,
-    child: Mutex<Option<Child>>,
-    base: watch::Sender<Option<String>>,
-    log: PathBuf,
-    /// Where in the log the running process began.
-    log_from: std::sync::atomic::AtomicU64,
 }
 
 impl Service {
     /// The places and LiveKit; nothing runs yet.
     pub async fn new(on: On) -> Service {
+        Service::with(on, &[]).await
+    }
+
+    /// With further environment variables.
+    pub async fn with(on: On, more: &[(&'static str, &'static str)]) -> Service {
         let place = Place::new(on).await;
         let egress = EgressConfig::measured();
         let sim = Simulator::start(SimConfig { egress, ..SimConfig::default() }).await.unwrap();
         let config = place.config(&sim, &[]);
-        let log = place.dir.join("service.log");
-        std::fs::write(&log, "").unwrap();
+        let process = Process::new(&place.dir, "service", settings(&place, &sim, &config, more));
         Service {
             place,
             sim,
             config,
             on,
             decoded: std::sync::Mutex::default(),
+            process,
+            more: more.to_vec(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
-            child: Mutex::new(None),
-            base: watch::Sender::new(None),
-            log,
-            log_from: std::sync::atomic::AtomicU64::new(0),
         }
-    }
-
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        let config = &self.config;
-        let text = |text: &str| text.to_owned();
-        let path = |path: &std::path::Path| path.display().to_string();
-        vec![
-            ("PATH", std::env::var("PATH").unwrap()),
-            ("RUST_LOG", text("info")),
-            ("REPLAY__DATA_DIR", path(&config.data_dir)),
-            ("DATABASE_URL", self.place.database_url.clone()),
-            ("JWT_SECRET", text("a-secret-that-tests-alone-know-of")),
-            ("PORT", text("0")),
-            ("LIVEKIT_URL", self.sim.url()),
-            ("LIVEKIT_API_KEY", self.sim.api_key().to_owned()),
-            ("LIVEKIT_API_SECRET", self.sim.api_secret().to_owned()),
-            ("REPLAY__LIVEKIT__START_TIMEOUT_SECONDS", text("5")),
-            ("REPLAY__LIVEKIT__IDENTITY_PATTERN", text("^(?<user>[^:]+)")),
-            ("REPLAY__ROOMS__COMMUNITY_PATTERN", text("^(?<community>[a-z]+)-")),
-            ("REPLAY_BUFFER_PATH", path(&config.storage.buffer)),
-            ("REPLAY_STORAGE_PATH", path(&config.storage.clips)),
-            ("REPLAY__STORAGE__MIN_FREE_BYTES", text("0")),
-            ("REPLAY_SEGMENT_DURATION_SECONDS", text("1")),
-            ("REPLAY__RATE_LIMITS__START_PER_MINUTE", text("0")),
-            ("REPLAY__RATE_LIMITS__CAPTURE_PER_MINUTE", text("0")),
-            ("REPLAY__RATE_LIMITS__DELETE_PER_MINUTE", text("0")),
-            ("REPLAY__JOBS__RECONCILE", text("*/2 * * * * *")),
-            ("REPLAY__JOBS__ORPHAN_REAPER", text("*/2 * * * * *")),
-            ("REPLAY__JOBS__WORKDIR_SWEEP", text("*/2 * * * * *")),
-            // when a test says so, and never: accounts have to be right without being corrected
-            ("REPLAY__JOBS__SEGMENT_CLEANUP", text("0 0 0 1 1 *")),
-            ("REPLAY__JOBS__QUOTA_AUDIT", text("0 0 0 1 1 *")),
-        ]
     }
 
     /// Starts the process; `drill` is the place where it is to die.
     pub async fn spawn(&self, drill: Option<&str>) {
-        let log = std::fs::OpenOptions::new().append(true).open(&self.log).unwrap();
-        let from = log.metadata().unwrap().len();
-        self.log_from.store(from, std::sync::atomic::Ordering::SeqCst);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_livekit-replay"));
-        command.arg("serve").current_dir(&self.place.dir).env_clear().envs(self.settings());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        if let Some(drill) = drill {
-            command.env("REPLAY_CRASH_AT", drill);
-        }
-        let mut child = self.child.lock().await;
-        assert!(child.is_none(), "the one before still runs");
-        *child = Some(command.spawn().unwrap());
+        self.process.spawn(drill).await;
     }
 
     /// Waits until the process says where it listens.
     pub async fn ready(&self) {
-        let address = loop {
-            if let Some(address) = self.address_in_log() {
-                break address;
-            }
-            if let Some(child) = self.child.lock().await.as_mut() {
-                let ended = child.try_wait().unwrap();
-                assert!(ended.is_none(), "did not start: {ended:?}\n{}", self.log());
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        };
-        let base = format!("http://{address}/livekit-replay");
+        let base = self.process.ready().await;
         self.sim.set_webhook_urls(vec![format!("{base}/webhooks/livekit")]);
-        self.base.send_replace(Some(base));
     }
 
     /// [`spawn`](Self::spawn) and [`ready`](Self::ready).
     pub async fn start(&self, drill: Option<&str>) {
-        self.spawn(drill).await;
-        let started = tokio::time::timeout(Duration::from_secs(60), self.ready()).await;
-        assert!(started.is_ok(), "does not start\n{}", self.log());
-    }
-
-    fn address_in_log(&self) -> Option<String> {
-        let mut file = std::fs::File::open(&self.log).unwrap();
-        let from = self.log_from.load(std::sync::atomic::Ordering::SeqCst);
-        file.seek(SeekFrom::Start(from)).unwrap();
-        let mut text = String::new();
-        file.read_to_string(&mut text).ok()?;
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut ready = lines.filter(|line| line["message"] == "ready");
-        ready.find_map(|line| line["address"].as_str().map(str::to_owned))
+        let base = self.process.start(drill).await;
+        self.sim.set_webhook_urls(vec![format!("{base}/webhooks/livekit")]);
     }
 
     /// `kill -9`, at once.
     pub async fn kill(&self) {
-        let mut child = self.child.lock().await.take().expect("a process");
-        child.start_kill().unwrap();
-        self.base.send_replace(None);
-        let status = child.wait().await.unwrap();
-        assert_eq!(status.signal(), Some(KILLED), "{status}\n{}", self.log());
+        self.process.kill().await;
     }
 
     /// Waits until the process has died of its drill.
     pub async fn dies_of(&self, drill: &str) {
-        let mut child = self.child.lock().await.take().expect("a process");
-        let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await;
-        self.base.send_replace(None);
-        let Ok(status) = ended else { panic!("{drill} was never reached\n{}", self.log()) };
-        let status = status.unwrap();
-        assert_eq!(status.signal(), Some(ABORTED), "{drill}: {status}\n{}", self.log());
+        self.process.dies_of(drill).await;
+    }
+
+    /// One more process on the same database, stores and LiveKit; webhooks go to the first.
+    pub async fn replica(&self, name: &str) -> Process {
+        let mut settings = settings(&self.place, &self.sim, &self.config, &self.more);
+        let data = self.place.dir.join(name).display().to_string();
+        settings.iter_mut().filter(|(key, _)| *key == "REPLAY__DATA_DIR").for_each(|(_, dir)| {
+            dir.clone_from(&data);
+        });
+        let process = Process::new(&self.place.dir, name, settings);
+        process.start(None).await;
+        process
     }
 
     /// The end of the log, for those who look into a failure.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        self.process.log()
     }
 
     /// Waits while nobody listens.
     pub async fn up(&self) {
-        self.base.subscribe().wait_for(Option::is_some).await.expect("the sender is ours");
+        self.process.up().await;
     }
 
     pub async fn ask(
@@ -203,7 +127,19 @@ impl Service {
         path: &str,
         shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Answer {
-        let Some(base) = self.base.borrow().clone() else { return Answer::Absent };
+        self.ask_of(&self.process, method, user, path, shape).await
+    }
+
+    /// [`ask`](Self::ask) of a certain process.
+    pub async fn ask_of(
+        &self,
+        process: &Process,
+        method: Method,
+        user: &str,
+        path: &str,
+        shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Answer {
+        let Some(base) = process.base() else { return Answer::Absent };
         let request = self.http.request(method, format!("{base}{path}"));
         match shape(request.bearer_auth(self.token(user))).send().await {
             Ok(response) => {
@@ -249,14 +185,50 @@ impl Service {
 
     /// Ends the process by SIGTERM, which must go well, and removes everything.
     pub async fn close(self) {
-        let mut child = self.child.lock().await.take().expect("a process");
-        let pid = i32::try_from(child.id().expect("runs")).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await;
-        let status = ended.expect("stops in time").unwrap();
-        assert!(status.success(), "{status}\n{}", self.log());
+        self.process.end().await;
         self.sim.shutdown().await;
         self.place.remove().await;
     }
+}
+
+/// The environment of a process.
+fn settings(
+    place: &Place,
+    sim: &Simulator,
+    config: &Config,
+    more: &[(&'static str, &'static str)],
+) -> Vec<(&'static str, String)> {
+    let text = |text: &str| text.to_owned();
+    let path = |path: &std::path::Path| path.display().to_string();
+    let own = vec![
+        ("PATH", std::env::var("PATH").unwrap()),
+        ("RUST_LOG", text("info")),
+        ("REPLAY__DATA_DIR", path(&config.data_dir)),
+        ("DATABASE_URL", place.database_url.clone()),
+        ("JWT_SECRET", text("a-secret-that-tests-alone-know-of")),
+        ("PORT", text("0")),
+        ("LIVEKIT_URL", sim.url()),
+        ("LIVEKIT_API_KEY", sim.api_key().to_owned()),
+        ("LIVEKIT_API_SECRET", sim.api_secret().to_owned()),
+        ("REPLAY__LIVEKIT__START_TIMEOUT_SECONDS", text("5")),
+        ("REPLAY__LIVEKIT__IDENTITY_PATTERN", text("^(?<user>[^:]+)")),
+        ("REPLAY__ROOMS__COMMUNITY_PATTERN", text("^(?<community>[a-z]+)-")),
+        ("REPLAY_BUFFER_PATH", path(&config.storage.buffer)),
+        ("REPLAY_STORAGE_PATH", path(&config.storage.clips)),
+        ("REPLAY__STORAGE__MIN_FREE_BYTES", text("0")),
+        ("REPLAY_SEGMENT_DURATION_SECONDS", text("1")),
+        ("REPLAY__RATE_LIMITS__START_PER_MINUTE", text("0")),
+        ("REPLAY__RATE_LIMITS__CAPTURE_PER_MINUTE", text("0")),
+        ("REPLAY__RATE_LIMITS__DELETE_PER_MINUTE", text("0")),
+        ("REPLAY__JOBS__RECONCILE", text("*/2 * * * * *")),
+        ("REPLAY__JOBS__ORPHAN_REAPER", text("*/2 * * * * *")),
+        ("REPLAY__JOBS__WORKDIR_SWEEP", text("*/2 * * * * *")),
+        // when a test says so, and never: accounts have to be right without being corrected
+        ("REPLAY__JOBS__SEGMENT_CLEANUP", text("0 0 0 1 1 *")),
+        ("REPLAY__JOBS__QUOTA_AUDIT", text("0 0 0 1 1 *")),
+    ];
+    let changed = |name: &str| more.iter().any(|(other, _)| *other == name);
+    let mut all: Vec<_> = own.into_iter().filter(|(name, _)| !changed(name)).collect();
+    all.extend(more.iter().map(|(name, value)| (*name, text(value))));
+    all
 }

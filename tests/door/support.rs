@@ -34,6 +34,9 @@ use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use tower::ServiceExt;
 
+#[path = "../support/postgres_url.rs"]
+mod postgres_url;
+
 pub const SECRET: &str = "a-test-secret-of-more-than-32-bytes!";
 
 /// Names a test for each engine; the PostgreSQL one does nothing without `TEST_POSTGRES_URL`.
@@ -114,7 +117,7 @@ impl House {
     }
 
     pub async fn on_postgres() -> Option<House> {
-        let server = std::env::var("TEST_POSTGRES_URL").ok()?;
+        let server = postgres_url::postgres_url()?;
         let name = format!("lkr_test_{}", uuid::Uuid::new_v4().simple());
         on_server(&server, &format!("CREATE DATABASE {name}")).await;
         let (base, _) = server.rsplit_once('/').expect("a server URL ends with a database");
@@ -328,6 +331,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             orphan_max: seconds(10_800),
         },
         capture: Capture {
+            muxer: livekit_replay::config::Muxer::Auto,
             wait: seconds(1),
             tail_wait: seconds(1),
             workers: 1,

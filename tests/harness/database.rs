@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, path::Path};
 use livekit_replay::store::{Connect, Db, Engine as Kind};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
+#[path = "../support/postgres_url.rs"]
+mod postgres_url;
+
 /// Which engine a test runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Engine {
@@ -17,11 +20,7 @@ pub enum Engine {
 impl Engine {
     /// PostgreSQL, if there is a server; says so if not.
     pub fn postgres() -> Option<Engine> {
-        let found = std::env::var("TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty());
-        if found.is_none() {
-            println!("skipped: no TEST_POSTGRES_URL");
-        }
-        found.map(Engine::Postgres)
+        postgres_url::postgres_url().map(Engine::Postgres)
     }
 }
 

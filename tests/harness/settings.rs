@@ -57,6 +57,7 @@ pub fn settings(dir: &Path, sim: &Sim, url: String) -> Config {
         },
         sessions: Sessions { rejoin: secs(20), audio_wait: secs(2), orphan_max: secs(3 * 3600) },
         capture: Capture {
+            muxer: livekit_replay::config::Muxer::Auto,
             wait: secs(15),
             tail_wait: secs(16),
             workers: 2,

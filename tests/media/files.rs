@@ -136,8 +136,8 @@ async fn files_are_published_whole_and_absent_is_not_unreadable() {
     assert!(!work.exists());
     assert_eq!(publish::size(&place).await.unwrap(), Some(4));
     let note = place.with_extension("json");
-    publish::write_whole(&note, b"{}".to_vec()).await.unwrap();
-    publish::write_whole(&note, b"{\"a\":1}".to_vec()).await.unwrap();
+    publish::write_whole(&dir.0.join(".work"), &note, b"{}".to_vec()).await.unwrap();
+    publish::write_whole(&dir.0.join(".work"), &note, b"{\"a\":1}".to_vec()).await.unwrap();
     assert_eq!(publish::read_whole(&note).await.unwrap().as_deref(), Some(&b"{\"a\":1}"[..]));
     assert_eq!(fs::read_dir(place.parent().unwrap()).unwrap().count(), 2);
     assert!(publish::remove(&note).await.unwrap());

@@ -6,11 +6,13 @@
 mod cuts;
 mod damage;
 mod edges;
+mod exactness;
 mod fallback;
 mod files;
 mod joins;
 mod material;
 mod native;
+mod picture;
 mod processes;
 
 use std::{path::Path, time::Duration};

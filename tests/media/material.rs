@@ -14,9 +14,10 @@ use livekit_replay::media::{
 };
 use rand::{Rng, SeedableRng};
 
+use crate::picture::{self, RATE};
+
 pub const FPS: i64 = 30;
 pub const FRAME: i64 = 90_000 / FPS;
-const RATE: usize = 48_000;
 
 /// A directory of this test alone.
 pub struct Scratch(pub PathBuf);
@@ -92,17 +93,30 @@ impl Recording {
             // another test may have been faster
             let _ = fs::rename(&draft.0, &place);
         }
+        let recording = Recording::read(&place, kind, |index| format!("{index:03}.ts"));
+        assert_eq!(recording.segments.len() as i64, seconds / segment_seconds);
+        recording
+    }
+
+    /// One of `tests/fixtures/material`, made by egress's own muxer.
+    pub fn fixture(name: &str, segment_seconds: i64, audio: bool, first_number: i64) -> Recording {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/material");
+        let kind = Kind { segment_seconds, seconds: 32, audio, first_number, ..TWO_SECONDS };
+        Recording::read(&root.join(name), kind, |index| format!("seg_{index:05}.ts"))
+    }
+
+    fn read(place: &Path, kind: Kind, name: impl Fn(usize) -> String) -> Recording {
         let mut segments = Vec::new();
-        let mut reference = offset_seconds * 90_000;
+        let mut reference = kind.offset_seconds * 90_000;
         for index in 0.. {
-            let path = place.join(format!("{index:03}.ts"));
+            let path = place.join(name(index));
             let Ok(bytes) = fs::read(&path) else { break };
             let facts = inspect(&bytes).unwrap();
             let start = unwrap_pts(facts.pts_first, reference);
             reference = start + (facts.pts_end - facts.pts_first);
             segments.push((path, facts, start));
         }
-        assert_eq!(segments.len() as i64, seconds / segment_seconds);
+        assert!(!segments.is_empty(), "no segment in {}", place.display());
         Recording { segments, kind }
     }
 
@@ -111,9 +125,9 @@ impl Recording {
         self.segments[0].2 + (number - self.kind.first_number) * FRAME
     }
 
-    /// The number of the picture shown then.
+    /// The number of the picture that begins then; time stamps are a tick beside the grid here and there.
     pub fn number_at(&self, pts: i64) -> i64 {
-        (pts - self.segments[0].2).div_euclid(FRAME) + self.kind.first_number
+        (pts - self.segments[0].2 + FRAME / 2).div_euclid(FRAME) + self.kind.first_number
     }
 
     /// Numbers of all key frames.
@@ -161,42 +175,17 @@ fn encode(kind: Kind, out: &Path) {
     let mut child = command.arg(out.join("%03d.ts")).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     for number in kind.first_number..kind.first_number + frames {
-        stdin.write_all(&picture(number, width, height)).unwrap();
+        stdin.write_all(&picture::picture(number, width, height, 0)).unwrap();
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());
 }
 
-/// Top ninth: white, black, 16 bits of the number, parity, its opposite. Below: something that moves.
-fn picture(number: i64, width: usize, height: usize) -> Vec<u8> {
-    let mut picture = vec![0u8; width * height];
-    let parity = number.count_ones() % 2 == 1;
-    let mut cells = vec![true, false];
-    cells.extend((0..16).rev().map(|bit| number >> bit & 1 == 1));
-    cells.extend([parity, !parity]);
-    for (y, row) in picture.chunks_mut(width).enumerate() {
-        for (x, pixel) in row.iter_mut().enumerate() {
-            *pixel = if y < height / 9 {
-                if cells[(x * 20 / width).min(19)] { 235 } else { 16 }
-            } else {
-                (40 + (x * 3 + y * 2 + number as usize * 5) % 160) as u8
-            };
-        }
-    }
-    picture
-}
-
 fn beeps(kind: Kind) -> Vec<u8> {
-    let samples = kind.seconds as usize * RATE;
-    let value = |at: usize| {
-        let inside = at % RATE < RATE * 60 / 1000;
-        let wave = (at as f64 * 2.0 * std::f64::consts::PI * 880.0 / RATE as f64).sin();
-        if inside { (wave * 20_000.0) as i16 } else { 0 }
-    };
     let mut noise = rand::rngs::StdRng::seed_from_u64(1);
     let mut hiss = || if kind.hiss { noise.random_range(-900..900) } else { 0 };
-    let both = (0..samples).map(|at| value(at) + hiss()).flat_map(|level| [level, level]);
-    both.flat_map(i16::to_le_bytes).collect()
+    let samples = (0..kind.seconds as usize * RATE).map(|at| picture::sample(at) + hiss());
+    samples.flat_map(|value| [value, value]).flat_map(i16::to_le_bytes).collect()
 }
 
 /// What a clip shows.
@@ -245,28 +234,60 @@ impl Seen {
     }
 }
 
-/// Decodes a whole clip.
+const CELLS_ONLY: &str = "crop=iw:ih/9:0:0,scale=20:1:flags=area,format=gray,showinfo";
+const SOUND_ON_ITS_TIME: &str = "aresample=48000:async=1:min_hard_comp=0.01:first_pts=0";
+
+/// Decodes a whole clip, which may have sound or not.
 pub fn watch(file: &Path, input: &[&str]) -> Seen {
-    let filter = "crop=iw:ih/9:0:0,scale=20:1:flags=area,format=gray,showinfo";
-    let run = |options: &[&str]| {
-        let mut command = Command::new("ffmpeg");
-        command.args(["-hide_banner", "-nostdin", "-copyts"]).args(input).arg("-i").arg(file);
-        command.args(options).args(["-f", "rawvideo", "-"]).output().unwrap()
-    };
-    let video = run(&["-map", "0:v:0", "-vf", filter, "-fps_mode", "passthrough"]);
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-nostdin", "-copyts"]).args(input).arg("-i").arg(file);
+    command.args(["-map", "0:a:0?", "-af", SOUND_ON_ITS_TIME, "-ac", "1", "-f", "s16le", "-"]);
+    let sound = command.output().unwrap().stdout;
+    watch_pictures(file, input, &[], || sound)
+}
+
+/// The same in one pass, for those who know whether there is sound.
+pub fn watch_once(file: &Path, input: &[&str], audio: bool) -> Seen {
+    if !audio {
+        return watch_pictures(file, input, &[], Vec::new);
+    }
+    let raw = file.with_extension(format!("{}.raw", uuid::Uuid::new_v4().simple()));
+    let name = raw.to_str().unwrap();
+    let sound = ["-map", "0:a:0", "-af", SOUND_ON_ITS_TIME, "-ac", "1", "-f", "s16le", "-y", name];
+    watch_pictures(file, input, &sound, || {
+        let bytes = fs::read(&raw).unwrap();
+        fs::remove_file(&raw).unwrap();
+        bytes
+    })
+}
+
+fn watch_pictures(
+    file: &Path,
+    input: &[&str],
+    more: &[&str],
+    sound: impl FnOnce() -> Vec<u8>,
+) -> Seen {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-hide_banner", "-nostdin", "-copyts"]).args(input).arg("-i").arg(file);
+    command.args(["-map", "0:v:0", "-vf", CELLS_ONLY, "-fps_mode", "passthrough"]);
+    let video = command.args(["-f", "rawvideo", "-"]).args(more).output().unwrap();
     let log = String::from_utf8_lossy(&video.stderr).into_owned();
+    assert!(video.status.success(), "{log}");
     for bad in ["error while decoding", "concealing", "Invalid data", "non monoton"] {
         assert!(!log.contains(bad), "{log}");
     }
-    let times = log.split("pts_time:").skip(1);
-    let times = times.map(|rest| rest.split_whitespace().next().unwrap().parse::<f64>().unwrap());
-    let pictures: Vec<_> = video.stdout.chunks(20).map(number_of).zip(times).collect();
-    let resample = "aresample=48000:async=1:min_hard_comp=0.01:first_pts=0";
-    let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-nostdin", "-copyts"]).args(input).arg("-i").arg(file);
-    command.args(["-map", "0:a:0?", "-af", resample, "-ac", "1", "-f", "s16le", "-"]);
-    let sound = command.output().unwrap().stdout;
+    // only the filter's lines of pictures have both
+    let lines = log.lines().filter(|line| line.contains("showinfo") && line.contains(" n:"));
+    let times = lines.filter_map(|line| line.split_once("pts_time:"));
+    let times = times.map(|(_, rest)| rest.split_whitespace().next().unwrap().parse().unwrap());
+    let pictures = video.stdout.chunks(20).map(number_of).zip(times).collect();
+    let sound = sound();
     let levels: Vec<_> = sound.chunks_exact(2).map(|s| i16::from_le_bytes([s[0], s[1]])).collect();
+    Seen { pictures, beeps: beginnings(&levels), sound_seconds: levels.len() as f64 / RATE as f64 }
+}
+
+/// Where it gets loud after a silence, in seconds.
+fn beginnings(levels: &[i16]) -> Vec<f64> {
     let mut beeps = Vec::new();
     let mut quiet = RATE;
     for (at, level) in levels.iter().enumerate() {
@@ -279,18 +300,11 @@ pub fn watch(file: &Path, input: &[&str]) -> Seen {
             quiet += 1;
         }
     }
-    Seen { pictures, beeps, sound_seconds: levels.len() as f64 / RATE as f64 }
+    beeps
 }
 
 fn number_of(cells: &[u8]) -> i64 {
-    let bits: Vec<_> = cells.iter().map(|&cell| cell > 125).collect();
-    let number = bits[2..18].iter().fold(0i64, |number, &bit| number << 1 | i64::from(bit));
-    let parity = number.count_ones() % 2 == 1;
-    assert!(
-        bits[0] && !bits[1] && bits[18] == parity && bits[19] != parity,
-        "unreadable: {cells:?}"
-    );
-    number
+    picture::number_of(cells).unwrap_or_else(|| panic!("unreadable: {cells:?}"))
 }
 
 /// Ids of processes whose command line names this.

@@ -18,6 +18,8 @@ use sea_orm::{ConnectionTrait, Database};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+pub mod postgres_url;
+
 /// Which database a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum On {
@@ -38,8 +40,7 @@ macro_rules! on_both_engines {
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                if std::env::var_os("TEST_POSTGRES_URL").is_none() {
-                    eprintln!("TEST_POSTGRES_URL is not set: not run");
+                if $crate::support::postgres_url::postgres_url().is_none() {
                     return;
                 }
                 super::$name($crate::support::On::Postgres).await;

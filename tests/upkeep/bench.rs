@@ -30,6 +30,9 @@ use livekit_replay::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[path = "../support/postgres_url.rs"]
+mod postgres_url;
+
 /// Seconds of one segment.
 pub const SEGMENT: i64 = 2;
 const TICKS: i64 = 180_000;
@@ -132,7 +135,7 @@ impl Bench {
         let (url, server) = match engine {
             On::Sqlite => (format!("sqlite://{}/test.db", dir.display()), None),
             On::Postgres => {
-                let server = std::env::var("TEST_POSTGRES_URL").ok()?;
+                let server = postgres_url::postgres_url()?;
                 let name = format!("lkr_test_{}", uuid::Uuid::new_v4().simple());
                 on_server(&server, &format!("CREATE DATABASE {name}")).await;
                 let (root, _) = server.rsplit_once('/').expect("postgres://…/name");
@@ -453,6 +456,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             orphan_max: seconds(10_800),
         },
         capture: config::Capture {
+            muxer: config::Muxer::Auto,
             wait: seconds(40),
             tail_wait: seconds(16),
             workers: 2,

@@ -192,7 +192,26 @@ pub async fn a_buffer_goes_when_its_time_is_over_and_nothing_holds_it(bench: Ben
     assert_eq!(run(false).await.expect("reaped").orphan_directories, 1);
     assert_eq!(std::fs::read_dir(bench.buffer().join(INSTANCE)).unwrap().count(), 0);
     assert_eq!(run(false).await.expect("reaped"), reap::Counts::default(), "twice is once");
+    // a process died between the removal of a session and that of the levels above it
+    let above = session.directory.ancestors().nth(2).unwrap();
+    std::fs::create_dir_all(above).unwrap();
+    bench.pass_seconds(60);
+    assert_eq!(run(true).await.expect("dry"), reap::Counts::default());
+    assert!(above.is_dir());
+    while bench.buffer().join(INSTANCE).read_dir().unwrap().count() > 0 {
+        let left = || walked(&bench.buffer().join(INSTANCE));
+        let before = left();
+        run(false).await.expect("reaped");
+        bench.pass_seconds(60);
+        assert!(left() < before, "each pass takes a level");
+    }
     bench.close().await;
+}
+
+/// Directories below this one.
+fn walked(top: &Path) -> usize {
+    let below = top.read_dir().unwrap().flatten().filter(|entry| entry.path().is_dir());
+    below.map(|entry| 1 + walked(&entry.path())).sum()
 }
 
 fn touch(path: &Path) {

@@ -19,9 +19,8 @@ macro_rules! on_both_engines {
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $story() {
-                match crate::bench::Bench::on(crate::bench::On::Postgres).await {
-                    Some(bench) => crate::$module::$story(bench).await,
-                    None => eprintln!("skipped: TEST_POSTGRES_URL is not set"),
+                if let Some(bench) = crate::bench::Bench::on(crate::bench::On::Postgres).await {
+                    crate::$module::$story(bench).await;
                 }
             })+
         }
@@ -45,4 +44,5 @@ on_both_engines!(
     keeping::a_vanished_mount_is_not_an_empty_one,
     scheduling::a_tick_runs_once_on_two_replicas,
     scheduling::the_schedule_runs_reports_and_stops,
+    scheduling::a_job_that_never_ran_is_missed_too,
 );

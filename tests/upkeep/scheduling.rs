@@ -72,3 +72,17 @@ pub async fn the_schedule_runs_reports_and_stops(bench: Bench) {
     assert!(audit.overdue);
     bench.close().await;
 }
+
+pub async fn a_job_that_never_ran_is_missed_too(bench: Bench) {
+    let overdue = async || {
+        let jobs = upkeep::status(&bench.deps).await.expect("listed");
+        jobs.into_iter().filter(|job| job.overdue).map(|job| job.name).collect::<Vec<_>>()
+    };
+    assert!(overdue().await.is_empty());
+    bench.pass_seconds(600);
+    let missed = overdue().await;
+    assert!(missed.contains(&"reconcile".to_owned()), "{missed:?}");
+    bench.pass_seconds(86_400);
+    assert_eq!(overdue().await.len(), upkeep::Job::ALL.len());
+    bench.close().await;
+}

@@ -218,18 +218,28 @@ pub fn plan(selection: &Selection<'_>) -> Result<Plan> {
         gap_us += between.iter().map(|gap| gap.to.micros_since(gap.from)).sum::<i64>();
         gaps.extend(between);
     }
-    let last_frame = last.segments.last().map_or(0, |index| selection.segments[*index].frame());
-    let short = selection.window.to.micros_since(ends_at);
-    let within_a_frame = short <= pts_to_micros(last_frame + HALF_MILLISECOND_PTS);
+    let shortfall_us = shortfall(selection.window, ends_at, last, selection.segments);
     Ok(Plan {
         starts_at,
         ends_at,
         duration_us: ends_at.micros_since(starts_at) - gap_us,
         preroll_us: selection.window.from.micros_since(starts_at).max(0),
-        shortfall_us: if within_a_frame { 0 } else { short },
+        shortfall_us,
         gaps,
         parts: cuts.into_iter().map(|(_, part)| part).collect(),
     })
+}
+
+/// What is missing, microseconds, where a clip of the window ends at `ends_at` with its part `last`: 0 within a frame.
+pub fn shortfall(
+    window: Window,
+    ends_at: Timestamp,
+    last: &Part,
+    segments: &[SegmentInput],
+) -> i64 {
+    let frame = last.segments.last().map_or(0, |index| segments[*index].frame());
+    let short = window.to.micros_since(ends_at);
+    if short <= pts_to_micros(frame + HALF_MILLISECOND_PTS) { 0 } else { short }
 }
 
 /// What of a run lies in the window; none if no frame does.

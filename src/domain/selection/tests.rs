@@ -173,6 +173,17 @@ fn a_missing_tail_is_shortfall_and_no_gap() {
 }
 
 #[test]
+fn a_file_that_ends_within_a_frame_of_its_window_is_not_short() {
+    // ten frames a second: the last one that was written ends up to 100 ms before the window does
+    let segments = [SegmentInput { frame_pts: 9000, ..segment(1, 0) }];
+    let window = window(0, 1501);
+    let plan = select(window, Precision::Keyframe, &[epoch(1, 0)], &segments).expect("media");
+    let ends_at = |millis| shortfall(window, ms(millis), &plan.parts[0], &segments);
+    assert_eq!((ends_at(1600), ends_at(1500), ends_at(1401)), (0, 0, 0));
+    assert_eq!(ends_at(1400), 101_000);
+}
+
+#[test]
 fn before_the_first_media_nothing_was_recorded() {
     let segments: Vec<_> = (0..3).map(|n| segment(1, n)).collect();
     let plan =

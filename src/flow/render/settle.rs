@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{Attempt, Planned, elapsed_ms};
 use crate::{
     domain::{
-        selection::{Gap, GapReason, Plan},
-        time::Timestamp,
+        selection::{self, Gap, GapReason, Plan},
+        time::{Timestamp, Window},
     },
     error::{Error, Result},
     flow::{
@@ -44,7 +44,9 @@ pub(super) fn finished(clip: &Clip, planned: &Planned, outcome: &CutOutcome) -> 
     let shortfall_us = if ends_at.micros_since(plan.ends_at).abs() <= EDGE_TOLERANCE_US {
         plan.shortfall_us
     } else {
-        clip.requested_to.micros_since(*ends_at).max(0)
+        let window = Window::new(clip.requested_from, clip.requested_to);
+        let last = plan.parts.last();
+        last.map_or(0, |last| selection::shortfall(window, *ends_at, last, &material.segments))
     };
     let facts = &outcome.facts;
     Ok(Finished {

@@ -9,18 +9,11 @@ use crate::{
     access::Caller,
     domain::id::SessionId,
     flow,
-    http::{AppState, error::Answer, extract::Path},
+    http::{AppState, error::Answer, extract::Path, sessions::StopBody},
 };
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(stop)).routes(routes!(stop_all))
-}
-
-/// A session that was stopped.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct StoppedOne {
-    session_id: String,
 }
 
 /// How many were stopped.
@@ -32,15 +25,15 @@ struct StoppedAll {
 /// Stops a session. Instance admin, or MANAGE_REPLAY_LIMITS in its community.
 #[utoipa::path(post, path = "/admin/sessions/{id}/stop", tag = "admin", security(("bearer" = [])),
     params(("id" = String, Path)),
-    responses((status = 200, body = StoppedOne), (status = 404, description = "not_found"),
+    responses((status = 200, body = StopBody), (status = 404, description = "not_found"),
         (status = 409, description = "session_not_active")))]
 async fn stop(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Answer<Json<StoppedOne>> {
+) -> Answer<Json<StopBody>> {
     let session = flow::stop::stop(&state.deps, &caller, &SessionId::new(id)).await?;
-    Ok(Json(StoppedOne { session_id: session.id.into_string() }))
+    Ok(StopBody::new("The replay buffer was stopped.", session))
 }
 
 /// Stops every session that holds a place. Instance admin.

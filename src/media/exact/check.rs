@@ -132,7 +132,7 @@ fn stretches(pictures: &[Picture], depth: usize) -> Vec<Range<usize>> {
         let mut long = long.filter(|(key, next)| next - key > depth + 1);
         long.next().map_or(0, |(key, _)| key)
     };
-    let mut wanted = vec![0..count.min(COMPARED)];
+    let mut wanted: Vec<_> = std::iter::once(0..count.min(COMPARED)).collect();
     for (index, pair) in pictures.windows(2).enumerate() {
         if let [before, behind] = pair
             && (before.copied != behind.copied || before.part != behind.part)
@@ -149,7 +149,7 @@ fn stretches(pictures: &[Picture], depth: usize) -> Vec<Range<usize>> {
             _ => merged.push(range),
         }
     }
-    if merged.len() > STRETCHES { vec![0..count] } else { merged }
+    if merged.len() > STRETCHES { std::iter::once(0..count).collect() } else { merged }
 }
 
 /// The rows of a list of hashes: stream, decoding time, time, length, size, hash.

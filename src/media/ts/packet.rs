@@ -64,7 +64,7 @@ pub(super) struct Packet<'a> {
     discontinuity: bool,
 }
 
-/// Walks over the packets of a segment whose shape was checked; checks flags and continuity on the way.
+/// Walks over the packets of a segment; checks shape, flags and continuity on the way.
 pub(super) struct Packets<'a> {
     bytes: &'a [u8],
     offset: usize,
@@ -75,22 +75,40 @@ pub(super) struct Packets<'a> {
 const UNSEEN: u8 = 0xff;
 
 impl<'a> Packets<'a> {
-    /// Checks length and sync bytes of the whole segment first.
     pub fn new(bytes: &'a [u8]) -> Result<Packets<'a>, Damage> {
-        check_shape(bytes)?;
+        if bytes.is_empty() {
+            return Err(Damage::Empty);
+        }
         Ok(Packets { bytes, offset: 0, counters: Box::new([UNSEEN; 8192]) })
     }
 
     /// The next packet that carries something, or none at the end.
     pub fn next(&mut self) -> Result<Option<Packet<'a>>, Damage> {
         while let Some(bytes) = self.bytes.get(self.offset..self.offset + PACKET) {
+            if bytes.first() != Some(&SYNC) {
+                return Err(self.lost());
+            }
             let packet = parse(bytes, self.offset)?;
             self.offset += PACKET;
             if packet.pid != NULL_PID && self.is_new(&packet)? {
                 return Ok(Some(packet));
             }
         }
-        Ok(None)
+        match self.bytes.get(self.offset) {
+            None => Ok(None),
+            Some(&SYNC) => Err(Damage::Truncated),
+            Some(_) => Err(self.lost()),
+        }
+    }
+
+    /// What is wrong where a packet should begin.
+    fn lost(&self) -> Damage {
+        let rest = self.bytes.get(self.offset..).unwrap_or_default();
+        // a crash between "size" and "data" leaves zeros
+        if rest.iter().all(|&byte| byte == 0) {
+            return Damage::Truncated;
+        }
+        if self.offset == 0 { Damage::Foreign } else { Damage::corrupt("sync is lost") }
     }
 
     /// Continuity: false for a repeated packet (allowed once), damage for a missing one.
@@ -108,24 +126,6 @@ impl<'a> Packets<'a> {
         }
         if now == before { Ok(false) } else { Err(Damage::corrupt("packets are missing")) }
     }
-}
-
-fn check_shape(bytes: &[u8]) -> Result<(), Damage> {
-    if bytes.is_empty() {
-        return Err(Damage::Empty);
-    }
-    for (index, packet) in bytes.chunks(PACKET).enumerate() {
-        if packet.first() == Some(&SYNC) {
-            continue;
-        }
-        let rest = bytes.get(index * PACKET..).unwrap_or_default();
-        // a crash between "size" and "data" leaves zeros
-        if rest.iter().all(|&byte| byte == 0) {
-            return Err(Damage::Truncated);
-        }
-        return Err(if index == 0 { Damage::Foreign } else { Damage::corrupt("sync is lost") });
-    }
-    if bytes.len().is_multiple_of(PACKET) { Ok(()) } else { Err(Damage::Truncated) }
 }
 
 fn parse(bytes: &[u8], offset: usize) -> Result<Packet<'_>, Damage> {

@@ -1,6 +1,8 @@
 //! Names are hostile: whatever rooms, users, communities and titles are called, they come back as they were, no two
 //! of them meet in a directory, and nothing is written outside the stores or touched that belongs to another.
 
+mod captures;
+#[path = "../harness/mod.rs"]
 mod harness;
 
 use std::{
