@@ -12,6 +12,7 @@ use super::{
 use crate::{
     error::{Code, Error},
     media::{
+        TICKS,
         compose::BASE,
         draft::Draft,
         ffmpeg::{Ffmpeg, Limits},
@@ -25,6 +26,8 @@ const STRETCHES: usize = 5;
 const BUSY: &str = "Thread message queue blocking";
 /// Less than any distance of two pictures, more than rounding: 5 ms.
 const HAIR: i64 = 450;
+/// Pictures wait for others before they come out: an input is read so much further.
+const MARGIN: i64 = 2 * TICKS;
 /// Times may be rounded by this much on their way through a file and FFmpeg.
 const ROUNDING: i64 = 2;
 
@@ -55,7 +58,10 @@ pub(super) async fn check(
             let at = ticks_to_micros(first + HAIR);
             command.args(["-noaccurate_seek", "-ss", &format!("{at}us")]);
         }
-        command.args(["-an", "-i"]).arg(file);
+        // without an end FFmpeg would go on decoding while another output is still written
+        let last = made.pictures.get(stretch.end.saturating_sub(1)).map_or(first, |last| last.pts);
+        let length = ticks_to_micros(last - first + MARGIN);
+        command.args(["-t", &format!("{length}us"), "-an", "-i"]).arg(file);
         decoded.push((first, stretch.len()));
     }
     let feed = (!made.compared.is_empty()).then(|| {
@@ -126,7 +132,7 @@ fn stretches(pictures: &[Picture], depth: usize) -> Vec<Range<usize>> {
         let mut long = long.filter(|(key, next)| next - key > depth + 1);
         long.next().map_or(0, |(key, _)| key)
     };
-    let mut wanted = vec![0..count.min(COMPARED)];
+    let mut wanted: Vec<_> = std::iter::once(0..count.min(COMPARED)).collect();
     for (index, pair) in pictures.windows(2).enumerate() {
         if let [before, behind] = pair
             && (before.copied != behind.copied || before.part != behind.part)
@@ -143,7 +149,7 @@ fn stretches(pictures: &[Picture], depth: usize) -> Vec<Range<usize>> {
             _ => merged.push(range),
         }
     }
-    if merged.len() > STRETCHES { vec![0..count] } else { merged }
+    if merged.len() > STRETCHES { std::iter::once(0..count).collect() } else { merged }
 }
 
 /// The rows of a list of hashes: stream, decoding time, time, length, size, hash.

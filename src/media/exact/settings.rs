@@ -68,15 +68,13 @@ fn colours(colour: Colour) -> Result<Vec<String>, Unfit> {
     if colour.full_range {
         params.push("fullrange=on".to_owned());
     }
-    let described: [(&str, &[(u32, &str)], u32); 3] = [
-        ("colorprim", &PRIMARIES, colour.primaries),
-        ("transfer", &TRANSFERS, colour.transfer),
-        ("colormatrix", &MATRICES, colour.matrix),
-    ];
-    for (option, names, number) in described {
+    for (option, name, number) in [
+        ("colorprim", name_of(&PRIMARIES, colour.primaries), colour.primaries),
+        ("transfer", name_of(&TRANSFERS, colour.transfer), colour.transfer),
+        ("colormatrix", name_of(&MATRICES, colour.matrix), colour.matrix),
+    ] {
         if number != UNSPECIFIED {
-            let name = name_of(names, number).ok_or(Unfit::Colour)?;
-            params.push(format!("{option}={name}"));
+            params.push(format!("{option}={}", name.ok_or(Unfit::Colour)?));
         }
     }
     Ok(params)
