@@ -223,6 +223,7 @@ fn near(time: i64, other: i64) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one stretch is what is meant")]
 mod tests {
     use super::*;
 

@@ -100,7 +100,7 @@ mod tests {
         }
         // frames only, direct, no cropping, no optional part, stop
         bits.push_str("11001");
-        while bits.len() % 8 > 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('0');
         }
         let bytes = (0..bits.len()).step_by(8);
