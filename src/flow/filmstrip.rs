@@ -246,6 +246,7 @@ fn picture_at(deps: &Deps, material: &Material, at: Timestamp) -> Result<Option<
         segment: SegmentFile {
             path: directory.join(segment_file_name(row.number.unsigned_abs())),
             pts_start_unwrapped: row.pts_start,
+            checksum: None,
         },
         pts,
     };

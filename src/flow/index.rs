@@ -6,6 +6,7 @@
 
 mod clock;
 mod look;
+mod recheck;
 mod rows;
 
 use std::{path::Path, time::Duration};
@@ -14,6 +15,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 pub use self::clock::clock_of;
+pub(in crate::flow) use self::recheck::{Place, recheck, take_back};
 use self::{look::Seen, rows::Written};
 use crate::{
     domain::{

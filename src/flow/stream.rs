@@ -225,6 +225,7 @@ pub(super) fn parts(
             segments.push(SegmentFile {
                 path: directory.join(segment_file_name(row.number.unsigned_abs())),
                 pts_start_unwrapped: row.pts_start,
+                checksum: None,
             });
         }
         parts.push(CutPart { segments, from_pts: part.from_pts, to_pts: part.to_pts });

@@ -14,16 +14,13 @@ mod ahead;
 mod plan;
 mod sound;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 pub use plan::{PartPlan, PictureMove, Plan, plan};
 
 use super::{
     TOLERANCE,
-    ts::{AccessUnit, Demuxed, TsWriter, demux, unwrap_pts},
+    ts::{AccessUnit, Demuxed, TsWriter, checksum, demux, unwrap_pts},
 };
 use crate::error::{Code, Error, Result};
 use sound::Sound;
@@ -41,6 +38,8 @@ pub struct SegmentFile {
     pub path: PathBuf,
     /// Its earliest picture, unwrapped ticks.
     pub pts_start_unwrapped: i64,
+    /// What its bytes were named when they were found good, if they shall still be the same.
+    pub checksum: Option<i64>,
 }
 
 /// What is wanted of one run of consecutive segments of one epoch.
@@ -91,16 +90,18 @@ impl From<Error> for Stop {
     }
 }
 
-/// Reads one segment and takes it apart.
-pub(super) fn load(path: &Path) -> Result<Demuxed> {
-    let bytes = fs::read(path).map_err(|source| {
+/// Reads one segment and takes it apart, if it still is what it was.
+pub(super) fn load(segment: &SegmentFile) -> Result<Demuxed> {
+    let bytes = fs::read(&segment.path).map_err(|source| {
         Error::new(Code::StorageUnavailable, "A recorded segment cannot be read.")
             .retryable()
             .because(source)
     })?;
-    demux(&bytes).map_err(|damage| {
-        Error::new(Code::NoUsableSegments, "A recorded segment is damaged.").because(damage)
-    })
+    let damaged = || Error::new(Code::NoUsableSegments, "A recorded segment is damaged.");
+    if segment.checksum.is_some_and(|known| known != checksum(&bytes)) {
+        return Err(damaged().because(io::Error::other("its bytes have changed")));
+    }
+    demux(&bytes).map_err(|damage| damaged().because(damage))
 }
 
 /// What takes the ordered samples of a plan. Times are ticks of the composed stream, see [`BASE`].
@@ -173,9 +174,9 @@ pub fn order(parts: &[CutPart], plan: &Plan, sink: &mut dyn Sink) -> Result<Comp
         done: Composed::default(),
     };
     let steps = steps(parts, plan);
-    let paths: Vec<_> = steps.iter().map(|step| step.segment.path.as_path()).collect();
+    let segments: Vec<_> = steps.iter().map(|step| step.segment).collect();
     let mut part: Option<&PartPlan> = None;
-    ahead::each(&paths, |index, loaded| {
+    ahead::each(&segments, |index, loaded| {
         let Some(step) = steps.get(index) else { return Ok(()) };
         if part.is_none_or(|part| !std::ptr::eq(part, step.part)) {
             if let Some(part) = part.replace(step.part) {

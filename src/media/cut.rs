@@ -80,6 +80,8 @@ pub struct CutOutcome {
     pub pictures_encoded: u64,
     /// Why more than the edges of an exact cut was encoded, if that was tried.
     pub unfit: Option<Unfit>,
+    /// An encoder's input did not decode cleanly: it shows what the decoder made of it.
+    pub suspect: bool,
     /// How long it took.
     pub timings: CutTimings,
 }
@@ -142,7 +144,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let finalize = Instant::now();
     let (facts, has_poster) = job.finish(&plan, &made).await?;
     timings.finalize = finalize.elapsed();
-    let Made { draft, composed, .. } = made;
+    let Made { draft, composed, suspect, .. } = made;
     let parts = spans(&plan, &composed.window_pictures);
     let (copied, encoded) = if plan.encode { (0, facts.frames) } else { (facts.frames, 0) };
     Ok(CutOutcome {
@@ -154,6 +156,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
         pictures_copied: copied,
         pictures_encoded: encoded,
         unfit,
+        suspect,
         timings,
     })
 }
@@ -178,6 +181,7 @@ fn exact_outcome(
         pictures_copied: done.copied,
         pictures_encoded: done.encoded,
         unfit: None,
+        suspect: false,
         timings,
     }
 }
@@ -305,7 +309,7 @@ impl Job<'_> {
             native::run(&limits, move |control| native::copy(&parts, &plan, &meta, &path, control));
         Ok(copied.await?.map(|Copied { written, composed }| {
             let Written { file, blake3, .. } = written;
-            Made { draft, composed, native: Some((file, blake3)) }
+            Made { draft, composed, native: Some((file, blake3)), suspect: false }
         }))
     }
 
@@ -335,7 +339,10 @@ impl Job<'_> {
             Err(error) => return Err(ran.err().unwrap_or(error)),
         };
         match composed {
-            Ok(composed) => ran.map(|_| Some(Made { draft, composed, native: None })),
+            Ok(composed) => ran.map(|ran| {
+                let suspect = plan.encode && verify::complains(&ran.complaints);
+                Some(Made { draft, composed, native: None, suspect })
+            }),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Changed) if !plan.encode => Ok(None),
             Err(Stop::Changed | Stop::Closed) => Err(ran.err().unwrap_or_else(|| {
@@ -450,4 +457,6 @@ struct Made {
     composed: Composed,
     /// The file and its hash, where our own muxer wrote it.
     native: Option<(Arc<File>, String)>,
+    /// See [`CutOutcome::suspect`].
+    suspect: bool,
 }

@@ -92,7 +92,7 @@ fn write(pictures: &[Picture], sink: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<
     let mut writer = TsWriter::new(false);
     let mut at = 10 * TICKS;
     for picture in pictures {
-        let media = load(&picture.segment.path)?;
+        let media = load(&picture.segment)?;
         let reference = picture.segment.pts_start_unwrapped;
         let is_it =
             |pts_raw: i64| (unwrap_pts(pts_raw, reference) - picture.pts).abs() <= TOLERANCE;

@@ -65,7 +65,7 @@ fn found(dir: &Path) -> Result<Vec<SegmentFile>> {
             Err(damage) => return Err(failed("The clip cannot be taken apart.", damage)),
         };
         near = unwrap_pts(facts.pts_first, near);
-        segments.push(SegmentFile { path, pts_start_unwrapped: near });
+        segments.push(SegmentFile { path, pts_start_unwrapped: near, checksum: None });
     }
     Ok(segments)
 }

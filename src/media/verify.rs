@@ -8,7 +8,7 @@ use super::{
     mp4::{self, Mp4, Track},
     ticks_to_micros,
 };
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// What a file must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,11 +181,31 @@ async fn decode_edges(ffmpeg: &Ffmpeg, path: &Path, read: &Mp4, limits: &Limits)
         command.args(["-map", input, "-frames:v", "1", "-f", "null", "-"]);
     }
     let done = ffmpeg.run(&mut command, None, limits).await?;
-    if done.pictures != 1 || done.complaints.iter().any(|line| is_complaint(line)) {
+    if done.pictures != 1 || complains(&done.complaints) {
         let said = done.complaints.join(" | ");
         return Err(unfit(format!("its edges do not decode ({} pictures): {said}", done.pictures)));
     }
     Ok(())
+}
+
+/// Whether every picture of a segment decodes without a complaint. Costs a whole decode: for when something went wrong.
+///
+/// # Errors
+/// `cancelled`; that FFmpeg fails is an answer.
+pub async fn decodes(ffmpeg: &Ffmpeg, segment: &Path, limits: &Limits) -> Result<bool> {
+    let mut command = ffmpeg.command();
+    command.args(["-nostdin", "-xerror", "-err_detect", "explode", "-an"]).arg("-i").arg(segment);
+    command.args(["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "null", "-"]);
+    match ffmpeg.run(&mut command, None, limits).await {
+        Ok(done) => Ok(!complains(&done.complaints)),
+        Err(error) if error.code() == Code::Cancelled => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Whether FFmpeg said of any picture that it does not decode.
+pub(super) fn complains(said: &[String]) -> bool {
+    said.iter().any(|line| is_complaint(line))
 }
 
 /// Options of an input that make FFmpeg begin at the key frame at or before this moment, and with it. It goes 3/23 s

@@ -82,6 +82,8 @@ pub struct Model {
     pub condemned_at: Option<Timestamp>,
     /// When it was indexed, our clock.
     pub indexed_at: Timestamp,
+    /// Names the bytes that were indexed; none for what was indexed by an older release, or is not usable.
+    pub checksum: Option<i64>,
 }
 
 /// No relations are followed.
@@ -102,7 +104,7 @@ impl Model {
 }
 
 /// Adds a segment; false if it is indexed already. What is indexed never changes, except that a file once missing
-/// or damaged may turn out well (it was still being copied): see [`replace_bad`].
+/// or damaged may turn out well (it was still being copied): see [`replace_bad`]; and a good one may rot: [`spoil`].
 pub async fn insert<C: Conn>(db: &C, row: Model) -> Result<bool> {
     let active: ActiveModel = row.into();
     let key = [Column::SessionId, Column::Epoch, Column::Number];
@@ -133,6 +135,34 @@ pub async fn replace_bad<C: Conn>(db: &C, row: Model) -> Result<bool> {
         .exec(db)
         .await
         .map_err(|error| db_error("replacing a segment's row", error))?;
+    Ok(outcome.rows_affected > 0)
+}
+
+/// Takes back that a segment is usable: its bytes are not what was indexed any more. Where it lies in time stays.
+/// `again_from`: since when it counts as bad, which decides whether it is looked at again.
+///
+/// False if it was not usable, or has gone meanwhile.
+pub async fn spoil<C: Conn>(
+    db: &C,
+    row: &Model,
+    state: SegmentState,
+    again_from: Timestamp,
+) -> Result<bool> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel {
+            state: Set(state),
+            indexed_at: Set(again_from),
+            checksum: Set(None),
+            ..Default::default()
+        })
+        .filter(Column::SessionId.eq(row.session_id.clone()))
+        .filter(Column::Epoch.eq(row.epoch))
+        .filter(Column::Number.eq(row.number))
+        .filter(Column::State.eq(SegmentState::Usable))
+        .filter(Column::CondemnedAt.is_null())
+        .exec(db)
+        .await
+        .map_err(|error| db_error("taking back a segment", error))?;
     Ok(outcome.rows_affected > 0)
 }
 

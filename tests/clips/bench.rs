@@ -490,9 +490,12 @@ impl Recorded<'_> {
             ended_at: Set(Some(at)),
             ..Default::default()
         };
-        epoch::update_if(db.conn(), &self.id, 1, epoch::EpochStatus::ALL, change)
-            .await
-            .expect("the epoch ends");
+        for epoch in epoch::list(db.conn(), &self.id).await.expect("the epochs") {
+            let all = epoch::EpochStatus::ALL;
+            epoch::update_if(db.conn(), &self.id, epoch.number, all, change.clone())
+                .await
+                .expect("the epoch ends");
+        }
         let change = session::ActiveModel {
             status: Set(SessionStatus::Stopped),
             ended_at: Set(Some(at)),
@@ -516,7 +519,8 @@ impl Recorded<'_> {
     }
 }
 
-fn epoch_row(session: &SessionId, path: String, began: Timestamp) -> epoch::Model {
+/// The first epoch of a session that began to record then, its clock fixed.
+pub fn epoch_row(session: &SessionId, path: String, began: Timestamp) -> epoch::Model {
     epoch::Model {
         session_id: session.clone(),
         number: 1,

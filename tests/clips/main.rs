@@ -3,6 +3,12 @@
 
 mod bench;
 mod crash;
+#[allow(dead_code, reason = "shared with the tests of media")]
+#[path = "../media/material.rs"]
+mod material;
+mod odd;
+#[path = "../media/picture.rs"]
+mod picture;
 mod races;
 mod stories;
 

@@ -152,6 +152,7 @@ async fn segments_of_the_muxer_that_egress_uses_are_cut_like_our_own() {
     let segments = segments.map(|(name, seconds)| SegmentFile {
         path: place.join(name),
         pts_start_unwrapped: seconds * 90_000,
+        checksum: None,
     });
     let dir = Scratch::new();
     let at = |number: i64| 3600 * 90_000 + number * FRAME;

@@ -143,6 +143,7 @@ impl Recording {
         let file = |(path, _, start): &(PathBuf, SegmentFacts, i64)| SegmentFile {
             path: path.clone(),
             pts_start_unwrapped: *start,
+            checksum: None,
         };
         CutPart { segments: self.segments[segments].iter().map(file).collect(), from_pts, to_pts }
     }

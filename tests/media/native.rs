@@ -137,7 +137,7 @@ fn interlaced(dir: &Path) -> CutPart {
     assert!(command.status().unwrap().success());
     let facts = inspect(&fs::read(&path).unwrap()).unwrap();
     let start = unwrap_pts(facts.pts_first, facts.pts_first);
-    let segments = vec![SegmentFile { path, pts_start_unwrapped: start }];
+    let segments = vec![SegmentFile { path, pts_start_unwrapped: start, checksum: None }];
     CutPart { segments, from_pts: start, to_pts: start + 180_000 }
 }
 

@@ -72,10 +72,7 @@ pub(super) fn segment(directory: &Path, number: u64) -> io::Result<Seen> {
         Found::NotOurs => Ok(Seen::Bad(SegmentState::Foreign, 0)),
         Found::Absent if directory.is_dir() => Ok(Seen::Missing),
         Found::Absent => Ok(Seen::NoDirectory),
-        Found::Bytes(bytes) => Ok(match inspect(&bytes) {
-            Ok(facts) => Seen::Good(Box::new(facts)),
-            Err(damage) => Seen::Bad(state_of(&damage), bytes.len() as u64),
-        }),
+        Found::Bytes(bytes) => Ok(judged(&bytes)),
     }
 }
 
@@ -85,5 +82,26 @@ fn state_of(damage: &Damage) -> SegmentState {
         Damage::Truncated => SegmentState::Truncated,
         Damage::Corrupt { .. } => SegmentState::Corrupt,
         Damage::Foreign => SegmentState::Foreign,
+    }
+}
+
+/// Looks at an indexed segment again, at our link to it or where it was found.
+pub(super) fn again(ours: &Path, original: &Path) -> io::Result<Seen> {
+    let found = match read_plain(ours, MOST_SEGMENT)? {
+        Found::Absent => read_plain(original, MOST_SEGMENT)?,
+        found => found,
+    };
+    Ok(match found {
+        Found::NotOurs => Seen::Bad(SegmentState::Foreign, 0),
+        Found::Absent if original.parent().is_some_and(Path::is_dir) => Seen::Missing,
+        Found::Absent => Seen::NoDirectory,
+        Found::Bytes(bytes) => judged(&bytes),
+    })
+}
+
+fn judged(bytes: &[u8]) -> Seen {
+    match inspect(bytes) {
+        Ok(facts) => Seen::Good(Box::new(facts)),
+        Err(damage) => Seen::Bad(state_of(&damage), bytes.len() as u64),
     }
 }

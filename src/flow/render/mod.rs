@@ -2,6 +2,7 @@
 //! by two workers for a moment; whatever happens, one transaction decides once ([`settle`]), and nothing becomes
 //! visible before it.
 
+mod damage;
 mod settle;
 mod tail;
 mod trimmed;
@@ -38,7 +39,7 @@ use crate::{
     },
     store::{
         clip::{self, Phases},
-        job,
+        job, segment,
     },
 };
 
@@ -107,10 +108,10 @@ impl Attempt<'_> {
         let began = Instant::now();
         let material = tail::wait(self.deps, &self.clip, self.cancel).await?;
         self.phases.wait_ms = elapsed_ms(began);
-        let planned = self.plan(material)?;
+        let mut planned = self.plan(material)?;
 
         let began = Instant::now();
-        let parts = self.link(&planned).await?;
+        let linked = self.link(&planned).await;
         self.phases.pin_ms = elapsed_ms(began);
 
         let outcome = {
@@ -121,7 +122,7 @@ impl Attempt<'_> {
             };
             work::count_attempt(self.deps, self.leased).await?;
             let began = Instant::now();
-            let outcome = self.cut(parts, planned.plan.starts_at).await?;
+            let outcome = self.cut_around_damage(linked, &mut planned).await?;
             self.phases.mux_ms = elapsed_ms(began);
             crash::point("during-mux");
             outcome
@@ -144,22 +145,18 @@ impl Attempt<'_> {
     /// Hard links of the segments under names of ours: the second belt beside the pin. Where the stores are different
     /// file systems the pin alone holds, and the originals are read.
     async fn link(&self, planned: &Planned) -> Result<Vec<CutPart>> {
-        let buffer = self.deps.config.storage.buffer.clone();
         let mut wanted: Vec<(PathBuf, PathBuf)> = Vec::new();
         let mut parts = Vec::new();
         for part in &planned.plan.parts {
             let mut segments = Vec::new();
             for index in &part.segments {
                 let row = &planned.material.rows[*index];
-                let epochs = &planned.material.epoch_rows;
-                let epoch =
-                    epochs.iter().find(|epoch| epoch.number == row.epoch).ok_or_else(|| {
-                        Error::internal("linking segments", "a segment without its epoch")
-                    })?;
-                let original = buffer.join(&epoch.path).join(&row.file_name);
-                let ours = self.work_dir.join(format!("{}-{}.ts", row.epoch, row.number));
-                segments
-                    .push(SegmentFile { path: ours.clone(), pts_start_unwrapped: row.pts_start });
+                let (ours, original) = self.places(&planned.material, row)?;
+                segments.push(SegmentFile {
+                    path: ours.clone(),
+                    pts_start_unwrapped: row.pts_start,
+                    checksum: row.checksum,
+                });
                 wanted.push((original, ours));
             }
             parts.push(CutPart { segments, from_pts: part.from_pts, to_pts: part.to_pts });
@@ -172,14 +169,21 @@ impl Attempt<'_> {
             for (part, planned_part) in parts.iter_mut().zip(&planned.plan.parts) {
                 for (file, index) in part.segments.iter_mut().zip(&planned_part.segments) {
                     let row = &planned.material.rows[*index];
-                    let epochs = &planned.material.epoch_rows;
-                    if let Some(epoch) = epochs.iter().find(|epoch| epoch.number == row.epoch) {
-                        file.path = buffer.join(&epoch.path).join(&row.file_name);
-                    }
+                    file.path = self.places(&planned.material, row)?.1;
                 }
             }
         }
         Ok(parts)
+    }
+
+    /// Where our link to a segment is, and where the segment itself.
+    fn places(&self, material: &Material, row: &segment::Model) -> Result<(PathBuf, PathBuf)> {
+        let epoch = material.epoch_rows.iter().find(|epoch| epoch.number == row.epoch);
+        let epoch = epoch
+            .ok_or_else(|| Error::internal("linking segments", "a segment without its epoch"))?;
+        let ours = self.work_dir.join(format!("{}-{}.ts", row.epoch, row.number));
+        let buffer = &self.deps.config.storage.buffer;
+        Ok((ours, buffer.join(&epoch.path).join(&row.file_name)))
     }
 
     async fn cut(&self, parts: Vec<CutPart>, starts_at: Timestamp) -> Result<CutOutcome> {

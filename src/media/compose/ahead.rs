@@ -1,8 +1,8 @@
 //! Reads the next segment while the last one is being used.
 
-use std::{path::Path, sync::mpsc::sync_channel, thread};
+use std::{sync::mpsc::sync_channel, thread};
 
-use super::{Stop, load};
+use super::{SegmentFile, Stop, load};
 use crate::{
     error::{Error, Result},
     media::ts::Demuxed,
@@ -13,15 +13,15 @@ use crate::{
 /// # Errors
 /// The first one of `take`.
 pub(super) fn each(
-    paths: &[&Path],
+    segments: &[&SegmentFile],
     mut take: impl FnMut(usize, Result<Demuxed>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     thread::scope(|scope| {
         // with one that waits, one being read and one in use, memory holds three
         let (send, loaded) = sync_channel(1);
         let read = move || {
-            for path in paths {
-                if send.send(load(path)).is_err() {
+            for segment in segments {
+                if send.send(load(segment)).is_err() {
                     break;
                 }
             }
@@ -30,7 +30,7 @@ pub(super) fn each(
             .name("mux-read".to_owned())
             .spawn_scoped(scope, read)
             .map_err(|error| Error::internal("starting a thread", error))?;
-        for index in 0..paths.len() {
+        for index in 0..segments.len() {
             let loaded = loaded.recv();
             take(
                 index,

@@ -250,7 +250,7 @@ impl Loaded {
         let segment = part.segments.get(index).ok_or_else(|| {
             Error::new(Code::NoUsableSegments, "The recording holds no picture of this window.")
         })?;
-        let media = load(&segment.path)?;
+        let media = load(segment)?;
         let time = |unit: &AccessUnit| unwrap_pts(unit.pts_raw, segment.pts_start_unwrapped);
         let times = media.video.iter().map(time).collect();
         Ok(Loaded { media, times })

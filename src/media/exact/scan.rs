@@ -53,7 +53,7 @@ pub(super) struct Segment {
 impl Segment {
     /// Blocking.
     pub fn read(file: &SegmentFile, part: &CutPart) -> Result<Segment, Refusal> {
-        let media = compose::load(&file.path)?;
+        let media = compose::load(file)?;
         let time = |unit: &AccessUnit| unwrap_pts(unit.pts_raw, file.pts_start_unwrapped);
         let times: Vec<i64> = media.video.iter().map(time).collect();
         let keys = media.video.iter().enumerate().filter(|(_, unit)| unit.key);

@@ -176,7 +176,7 @@ impl Output {
         let file = part.segments.get(planned.last_segment + 1).filter(|_| lacks);
         let Some(file) = file else { return Ok(()) };
         // what is there is enough: a segment behind the window may be anything
-        let Ok(media) = compose::load(&file.path) else { return Ok(()) };
+        let Ok(media) = compose::load(file) else { return Ok(()) };
         let reference = file.pts_start_unwrapped;
         let sound = media.audio.into_iter();
         let sound = sound.map(|one| (unwrap_pts(one.pts_raw, reference) + lie.moved, one));

@@ -32,6 +32,8 @@ pub struct SegmentFacts {
     pub parameter_sets: u64,
     /// The sound, if there is any.
     pub audio: Option<AudioFacts>,
+    /// Names the bytes.
+    pub checksum: i64,
 }
 
 /// A picture at which decoding can begin.
@@ -91,7 +93,14 @@ pub fn inspect(bytes: &[u8]) -> Result<SegmentFacts, Damage> {
         height: first.sets.size.1,
         parameter_sets: sets,
         audio: audio_facts(&audio, reference),
+        checksum: checksum(bytes),
     })
+}
+
+/// A name for exactly these bytes: 64 bits of their BLAKE3 hash.
+pub(crate) fn checksum(bytes: &[u8]) -> i64 {
+    let hash = blake3::hash(bytes);
+    hash.as_bytes().iter().take(8).fold(0, |sum, &byte| sum << 8 | i64::from(byte))
 }
 
 fn audio_facts(audio: &[AudioFrame], reference: i64) -> Option<AudioFacts> {

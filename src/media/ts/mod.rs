@@ -17,8 +17,8 @@ pub(crate) use adts::frame_header;
 pub(crate) use adts::{raw_block, silence, specific_config};
 pub use demux::{AccessUnit, AudioFrame, Demuxed, ParameterSets, demux};
 pub(crate) use h264::{Sequence, sequence};
-pub(crate) use inspect::usual_distance;
 pub use inspect::{AudioFacts, KeyFrame, SegmentFacts, inspect};
+pub(crate) use inspect::{checksum, usual_distance};
 pub use packet::Damage;
 pub use writer::TsWriter;
 
