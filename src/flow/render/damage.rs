@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Attempt, Planned, SHORTEST_DEADLINE, ffmpeg};
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Result},
     flow::{
         index::{self, Place},
         material::Material,

@@ -2,9 +2,11 @@
 //! sets say.
 
 mod sps;
+mod structure;
 
 pub(super) use sps::picture_size;
 pub(crate) use sps::{Colour, Format, Sequence, Sps, picture_set_ids, sequence};
+pub(super) use structure::fault;
 
 /// Kinds of unit that matter here.
 pub(crate) const IDR: u8 = 5;

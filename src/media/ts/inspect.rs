@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AudioFrame, Damage, Demuxed, demux, unwrap_pts};
+use super::{AudioFrame, Damage, Demuxed, demux, h264, unwrap_pts};
 use crate::media::TICKS;
 
 /// Frame length taken where a segment holds one frame only: 1/30 s.
@@ -65,6 +65,9 @@ pub struct AudioFacts {
 pub fn inspect(bytes: &[u8]) -> Result<SegmentFacts, Damage> {
     let Demuxed { video, audio } = demux(bytes)?;
     let first = video.first().ok_or(Damage::corrupt("it holds no picture"))?;
+    if let Some(why) = video.iter().find_map(|unit| h264::fault(&unit.data, unit.key)) {
+        return Err(Damage::corrupt(why));
+    }
     let reference = first.pts_raw;
     let times: Vec<i64> = video.iter().map(|unit| unwrap_pts(unit.pts_raw, reference)).collect();
     let frame_duration = usual_distance(&times);

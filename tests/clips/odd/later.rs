@@ -1,13 +1,21 @@
-//! Files that were whole when they were indexed, and are not when the clip is made.
+//! What the index cannot see: files that were whole when they were indexed and are not when the clip is made, and rot
+//! inside pictures, which only a decoder sees.
 
 use axum::http::StatusCode;
+
+use livekit_replay::media::ts::inspect;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     broken::{WINDOW, range, reasons},
     look::{judge, refused},
-    set::Set,
+    set::{PLAIN, Set, USER},
+    table,
 };
-use crate::bench::Bench;
+use crate::{
+    bench::Bench,
+    material::{Kind, Recording, Scratch},
+};
 
 pub async fn a_segment_that_rots_after_it_was_indexed(mut bench: Bench) {
     let set = Set::plain(&mut bench).await;
@@ -81,4 +89,75 @@ pub async fn a_picture_at_an_edge_that_does_not_decode(mut bench: Bench) {
     assert_eq!(clip["shortfallMs"], 1_000);
     assert_eq!(numbers, range(0, 360));
     bench.close().await;
+}
+
+/// Spoils what a P or B picture in the middle of a segment codes.
+fn rot(bytes: &mut [u8]) {
+    let (from, to) = (bytes.len() / 2 / 188, bytes.len() / 2 / 188 + 6);
+    for packet in from..to {
+        for byte in &mut bytes[packet * 188 + 60..packet * 188 + 150] {
+            *byte ^= 0x55;
+        }
+    }
+}
+
+pub async fn rotten_pictures_where_all_is_encoded(mut bench: Bench) {
+    let mut set = Set::plain(&mut bench).await;
+    set.first().change(6, |bytes| rot(bytes));
+    let other = Kind { size: (160, 90), seconds: 6, first_number: 900, ..PLAIN };
+    set.lay(other, 16_000, 0).await;
+    set.end().await;
+    let clip = set.clip((9_000, 18_000), &[]).await;
+    let case =
+        "pictures rotten inside before the file is indexed, in a clip of two sizes (encoded)";
+    let numbers = judge(&set, &clip, "rotten_pictures_where_all_is_encoded", case).await;
+    assert_eq!(reasons(&clip), ["corrupt"]);
+    assert_eq!(numbers, [range(240, 360), range(420, 480), range(900, 960)].concat());
+    bench.close().await;
+}
+
+/// The limit of what is found cheaply. Should this case fail because a gap is told, the page can be made to say so.
+pub async fn rotten_pictures_in_the_middle_of_a_copy(mut bench: Bench) {
+    let set = Set::plain(&mut bench).await;
+    set.first().change(2, |bytes| rot(bytes));
+    set.end().await;
+    let clip = set.clip(WINDOW, &[]).await;
+    assert_eq!(clip["gaps"], serde_json::json!([]));
+    let said = complaints(&set, &clip).await;
+    assert!(said.contains("decod") || said.contains("conceal"), "nothing is wrong with it: {said}");
+    let case = "pictures rotten inside before the file is indexed, in the middle of a copy";
+    let holds = "0.00 to 13.00; the rotten pictures as they are, **not found**";
+    table::record("rotten_pictures_in_the_middle_of_a_copy", case, holds, "no gap");
+    drop(set);
+    bench.close().await;
+}
+
+/// What a decoder says of a clip.
+async fn complaints(set: &Set<'_>, clip: &serde_json::Value) -> String {
+    let path = format!("/clips/{}/file", clip["id"].as_str().unwrap());
+    let reply = set.session.bench.ask(USER, "GET", &path, None).await;
+    let dir = Scratch::new();
+    let file = dir.0.join("clip.mp4");
+    std::fs::write(&file, &reply.bytes).unwrap();
+    let mut command = std::process::Command::new("ffmpeg");
+    command.args(["-v", "warning", "-nostdin", "-i"]).arg(file).args(["-f", "null", "-"]);
+    String::from_utf8(command.output().unwrap().stderr).unwrap()
+}
+
+/// How much of the rot the index sees by itself. Printed, because it is little.
+#[test]
+fn of_flipped_bits_the_index_sees_some() {
+    let recording = Recording::make(PLAIN);
+    let good = std::fs::read(&recording.segments[2].0).unwrap();
+    let mut random = StdRng::seed_from_u64(7);
+    let tries = 1_000;
+    let mut seen = 0;
+    for _ in 0..tries {
+        let mut bytes = good.clone();
+        let at = random.random_range(0..bytes.len());
+        bytes[at] ^= 1 << random.random_range(0..8);
+        seen += u32::from(inspect(&bytes).is_err());
+    }
+    println!("of {tries} single flipped bits anywhere in a file the index sees {seen}");
+    assert!(seen > 0 && seen < tries);
 }

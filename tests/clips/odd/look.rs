@@ -75,6 +75,11 @@ pub async fn judge(set: &Set<'_>, clip: &Value, test: &str, case: &str) -> Vec<i
     seen.numbers()
 }
 
+/// The numbers of a clip's pictures, for what is not in the table.
+pub async fn numbers(set: &Set<'_>, clip: &Value) -> Vec<i64> {
+    download(set, clip).await.0.numbers()
+}
+
 /// A capture that is refused: its line of the table. Answers the body.
 pub async fn refused(set: &Set<'_>, reply: crate::bench::Reply, test: &str, case: &str) -> Value {
     let body = reply.json();

@@ -60,7 +60,9 @@ cases! {
         a_segment_that_is_cut_short_after_it_was_indexed,
         a_segment_that_vanishes_after_it_was_indexed,
         gaps_found_while_cutting_are_refused_too,
-        a_picture_at_an_edge_that_does_not_decode;
+        a_picture_at_an_edge_that_does_not_decode,
+        rotten_pictures_where_all_is_encoded,
+        rotten_pictures_in_the_middle_of_a_copy;
 }
 
 /// The same on the other engine, for two cases that write most rows.
