@@ -14,6 +14,9 @@ use crate::{
     store::segment::{self, SegmentState},
 };
 
+/// Each turn finds all there is to be found then; files that keep changing must not keep a worker for ever.
+const MOST_TURNS: u32 = 5;
+
 /// How far the search for the damage goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Search {
@@ -47,13 +50,14 @@ impl Attempt<'_> {
         planned: &mut Planned,
     ) -> Result<CutOutcome> {
         let mut linked = linked;
-        // every turn but the last takes at least one segment back
+        let mut turns = 0;
         loop {
+            turns += 1;
             let cut = match linked {
                 Ok(parts) => self.cut(parts, planned.plan.starts_at).await,
                 Err(error) => Err(error),
             };
-            let Some(search) = search(&cut) else { return cut };
+            let Some(search) = search(&cut).filter(|_| turns <= MOST_TURNS) else { return cut };
             if !self.take_back(planned, search).await? {
                 return cut;
             }
