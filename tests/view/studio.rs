@@ -39,10 +39,20 @@ pub async fn write(
     epoch: i32,
     numbers: std::ops::Range<u64>,
 ) {
+    write_of(&recording(), bench, session, epoch, numbers).await;
+}
+
+/// The same with segments of another recording.
+pub async fn write_of(
+    recording: &Recording,
+    bench: &Bench,
+    session: &Recorded<'_>,
+    epoch: i32,
+    numbers: std::ops::Range<u64>,
+) {
     let row = epoch::find(bench.deps.db.conn(), &session.id, epoch).await.unwrap().unwrap();
     let directory = bench.deps.config.storage.buffer.join(&row.path);
     std::fs::create_dir_all(&directory).unwrap();
-    let recording = recording();
     for number in numbers.clone() {
         let from = &recording.segments[usize::try_from(number).unwrap()].0;
         std::fs::copy(from, directory.join(segment_file_name(number))).unwrap();
