@@ -9,7 +9,11 @@ use livekit_replay::{
         id::{ClipId, UserId},
         playlist::segment_file_name,
     },
-    flow::{clip_files::ClipFiles, index, render, work},
+    flow::{
+        clip_files::ClipFiles,
+        index, render,
+        work::{self, Place},
+    },
     http::{self, AppState},
     livekit::webhook::Receiver,
     store::{Set, epoch},
@@ -174,14 +178,15 @@ pub fn file_of(dir: &Path, name: &str, bytes: &[u8]) -> String {
 
 /// Does the work that waits, in this task; nothing runs before it and nothing after.
 pub async fn make_all(bench: &Bench) {
-    let (workers, cancel) = (Semaphore::new(1), CancellationToken::new());
+    let (workers, cancel) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
     loop {
         let leased = work::lease(&bench.deps, 16).await.unwrap();
         if leased.is_empty() {
             return;
         }
         for job in leased {
-            if let Err(error) = render::render(&bench.deps, &job, &workers, &cancel).await {
+            let place = Place::take(&workers).await.unwrap();
+            if let Err(error) = render::render(&bench.deps, &job, place, &cancel).await {
                 work::failed(&bench.deps, &job, &error).await.unwrap();
             }
         }
