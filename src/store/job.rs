@@ -156,18 +156,26 @@ pub async fn lease(
     until: Timestamp,
 ) -> Result<Vec<Model>> {
     let tx = db.begin().await?;
-    let candidates = Query::select()
+    // locked first and changed then: as a subquery of the change it may be run once a row, and lock more than `count`
+    let chosen = Entity::find()
+        .select_only()
         .column(Column::Id)
-        .from(Entity)
-        .cond_where(due(now))
-        .order_by_expr(turn::running_of_its_user(now), Order::Asc)
-        .order_by_expr(turn::last_of_its_user(), Order::Asc)
-        .order_by(Column::CreatedAt, Order::Asc)
-        .order_by(Column::Id, Order::Asc)
+        .filter(due(now))
+        .order_by(turn::running_of_its_user(now), Order::Asc)
+        .order_by(turn::last_of_its_user(), Order::Asc)
+        .order_by_asc(Column::CreatedAt)
+        .order_by_asc(Column::Id)
         .limit(count)
         // left out by the builder on SQLite, where the transaction is the lock
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-        .to_owned();
+        .into_tuple::<JobId>()
+        .all(&tx)
+        .await
+        .map_err(|error| db_error("choosing jobs", error))?;
+    if chosen.is_empty() {
+        super::rollback(tx).await?;
+        return Ok(Vec::new());
+    }
     let leased = Entity::update_many()
         .set(ActiveModel {
             state: Set(JobState::Running),
@@ -177,7 +185,7 @@ pub async fn lease(
             updated_at: Set(now),
             ..Default::default()
         })
-        .filter(Column::Id.in_subquery(candidates))
+        .filter(Column::Id.is_in(chosen))
         .exec_with_returning(&tx)
         .await
         .map_err(|error| db_error("leasing jobs", error))?;
