@@ -42,5 +42,6 @@ on_both_engines!(
     turns::a_single_clip_does_not_wait_behind_eight_of_somebody_else,
     turns::who_has_least_running_is_next_and_then_who_waited_longest,
     turns::every_job_is_leased_once_however_many_lease,
+    turns::jobs_of_a_release_without_turns_get_their_users,
     turns::who_waits_for_his_window_holds_no_place_and_gets_no_turn_before_others,
 );

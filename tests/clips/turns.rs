@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use livekit_replay::{
     domain::id::{ClipId, JobId, UserId},
     flow::work::{self, Place},
-    store::{self, Page, job},
+    store::{self, Page, job, schema},
 };
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::{
@@ -150,5 +151,17 @@ pub async fn who_waits_for_his_window_holds_no_place_and_gets_no_turn_before_oth
     drop(place);
     assert_eq!(settled(&bench, &clip["id"]).await["status"], "ready");
     assert_eq!(job_of(&bench, &clip).await.attempts, 1);
+    bench.close().await;
+}
+
+pub async fn jobs_of_a_release_without_turns_get_their_users(mut bench: Bench) {
+    let session = recorded(&bench, "ann").await;
+    let clip = accepted(&bench, "ann", session.window(2, 6)).await.json();
+    schema::migrate_down(&bench.deps.db, Some(1)).await.unwrap();
+    let url = bench.deps.config.database.url.expose_secret();
+    schema::migrate_up(url, &bench.deps.db).await.unwrap();
+    assert_eq!(job_of(&bench, &clip).await.user_id, Some(UserId::new("ann")));
+    bench.run_jobs();
+    assert_eq!(settled(&bench, &clip["id"]).await["status"], "ready");
     bench.close().await;
 }
