@@ -13,6 +13,7 @@ mod m0003_access_and_limits;
 mod m0004_upkeep;
 mod m0005_preview;
 mod m0006_trims;
+mod m0007_turns;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_upkeep::Migration),
             Box::new(m0005_preview::Migration),
             Box::new(m0006_trims::Migration),
+            Box::new(m0007_turns::Migration),
         ]
     }
 }
