@@ -1,7 +1,9 @@
 //! The door of durable work: leases due jobs, runs each in a task of its own, keeps its lease while it runs, and
 //! says what becomes of it. What a job does is in `flow::render`.
 //!
-//! `capture.workers` bounds FFmpeg, not jobs: a job that waits for late segments holds a lease and nothing else.
+//! A place (`capture.workers`) first, then a job for it: who is next is said by the database when there is somebody to do
+//! it, so users take turns however much one of them has queued, and replicas share what there is. A job that waits for
+//! late segments lets its place go and holds a lease and nothing else; one that finds no place afterwards is queued again.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -13,14 +15,12 @@ use crate::{
     error::{Code, Error, Result},
     flow::{
         Deps, render,
-        work::{self, Leased},
+        work::{self, Leased, Place},
     },
 };
 
 /// Jobs in hand at once; more wait in the table for a replica with free hands.
 const IN_HAND: usize = 256;
-/// Leased in one go.
-const BATCH: usize = 16;
 /// Between two looks when no bell rings.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at whether a running job is still wanted.
@@ -42,9 +42,9 @@ pub async fn run(deps: Deps) {
         tokio::pin!(bell);
         bell.as_mut().enable();
         match take(&deps, &hands, &workers, &running).await {
-            // a full batch: there may be more
-            Ok(taken) if taken == BATCH => continue,
-            Ok(_) => {}
+            // there may be more
+            Ok(true) => continue,
+            Ok(false) => {}
             Err(error) => tracing::warn!(error = error.chain(), "leasing jobs failed"),
         }
         tokio::select! {
@@ -57,34 +57,38 @@ pub async fn run(deps: Deps) {
     running.wait().await;
 }
 
-/// Leases what there are hands for and starts it; says how many.
+/// Leases one job for a free place and starts it; false if there is none, or we stop.
 async fn take(
     deps: &Deps,
     hands: &Arc<Semaphore>,
     workers: &Arc<Semaphore>,
     running: &TaskTracker,
-) -> Result<usize> {
-    let count = hands.available_permits().min(BATCH);
-    if count == 0 {
-        return Ok(0);
+) -> Result<bool> {
+    if !work::any_due(deps).await? {
+        return Ok(false);
     }
-    let leased = work::lease(deps, u64::try_from(count).unwrap_or(1)).await?;
-    let taken = leased.len();
-    for job in leased {
-        let (deps, workers) = (deps.clone(), Arc::clone(workers));
+    let free = async {
         let hand = Arc::clone(hands).acquire_owned().await;
-        running.spawn(async move {
-            attempt(&deps, &job, &workers).await;
-            drop(hand);
-        });
-    }
-    Ok(taken)
+        (hand, Place::take(workers).await)
+    };
+    let (hand, place) = tokio::select! {
+        free = free => free,
+        () = deps.stop.cancelled() => return Ok(false),
+    };
+    let place = place?;
+    let Some(job) = work::lease(deps, 1).await?.pop() else { return Ok(false) };
+    let deps = deps.clone();
+    running.spawn(async move {
+        attempt(&deps, &job, place).await;
+        drop(hand);
+    });
+    Ok(true)
 }
 
 /// One attempt, with its lease kept; whatever comes of it is written down.
-async fn attempt(deps: &Deps, leased: &Leased, workers: &Semaphore) {
+async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
     let cancel = deps.stop.child_token();
-    let work = AssertUnwindSafe(render::render(deps, leased, workers, &cancel)).catch_unwind();
+    let work = AssertUnwindSafe(render::render(deps, leased, place, &cancel)).catch_unwind();
     tokio::pin!(work);
     let outcome = tokio::select! {
         outcome = &mut work => Some(outcome),

@@ -13,7 +13,8 @@ mod m0003_access_and_limits;
 mod m0004_upkeep;
 mod m0005_preview;
 mod m0006_trims;
-mod m0007_checksums;
+mod m0007_turns;
+mod m0008_checksums;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -28,7 +29,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_upkeep::Migration),
             Box::new(m0005_preview::Migration),
             Box::new(m0006_trims::Migration),
-            Box::new(m0007_checksums::Migration),
+            Box::new(m0007_turns::Migration),
+            Box::new(m0008_checksums::Migration),
         ]
     }
 }

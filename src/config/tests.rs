@@ -200,14 +200,9 @@ fn work_on_the_database_alone_needs_no_livekit_but_what_is_given_must_be_right()
 
 #[test]
 fn what_belongs_to_later_features_does_not_exist() {
-    for later in [
-        "auth.jwks_url",
-        "auth.jwks_file",
-        "share.url",
-        "share.secret",
-        "webhooks.endpoints",
-        "rate_limits.filmstrip_per_minute",
-    ] {
+    for later in
+        ["auth.jwks_url", "auth.jwks_file", "share.url", "share.secret", "webhooks.endpoints"]
+    {
         assert_eq!(keys::find(later), None, "{later}");
     }
 }

@@ -129,7 +129,8 @@ async fn accept(
     }
     let pinned = pin_window(deps, found.plan.as_ref(), &material, resolved.window);
     pin::insert(&tx, &clip.session_id, &clip.id, pinned, now).await?;
-    job::enqueue_render(&tx, &clip.id, MAX_ATTEMPTS, request.request_id.clone(), now).await?;
+    let asked_by = request.request_id.clone();
+    job::enqueue_render(&tx, &clip.id, &clip.user_id, MAX_ATTEMPTS, asked_by, now).await?;
     if let Some(claim) = &request.claim {
         idempotency::keep_in(&tx, claim, kept_answer(&clip.id)).await?;
     }

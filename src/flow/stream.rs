@@ -163,7 +163,8 @@ impl Job {
         let deps = &self.deps;
         let wanted = move || std::future::ready(Ok(!out.is_closed()));
         let (session, since) = (&self.session, self.arrived_at);
-        let material = render::wait_for(deps, session, self.window, since, wanted, cancel).await?;
+        let asked = (self.window, since);
+        let material = render::wait_for(deps, session, asked, wanted, || {}, cancel).await?;
         let precision = Precision::Keyframe;
         let plan = selection::plan(&capture::select(&material, self.window, precision))?;
         let parts = parts(deps, &material, &plan)?;

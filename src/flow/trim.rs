@@ -99,7 +99,15 @@ async fn accept(
         return Err(Error::internal("inserting a clip", "its new id exists already"));
     }
     let request_id = row.request_id.clone();
-    job::enqueue_render(&tx, &row.id, capture::MAX_ATTEMPTS, request_id, row.created_at).await?;
+    job::enqueue_render(
+        &tx,
+        &row.id,
+        &row.user_id,
+        capture::MAX_ATTEMPTS,
+        request_id,
+        row.created_at,
+    )
+    .await?;
     if let Some(claim) = claim {
         let body = json!({ "clipId": row.id }).to_string();
         let location = Some(row.id.as_str().to_owned());
@@ -124,7 +132,8 @@ pub(super) async fn retry(deps: &Deps, failed: &Clip) -> Result<Clip> {
         return Err(Error::new(Code::ClipNotReady, "Only a failed clip can be tried again."));
     }
     let request_id = failed.request_id.clone();
-    job::enqueue_render(&tx, &failed.id, capture::MAX_ATTEMPTS, request_id, now).await?;
+    job::enqueue_render(&tx, &failed.id, &failed.user_id, capture::MAX_ATTEMPTS, request_id, now)
+        .await?;
     Held { deps, source: &source, clip: failed }.hold().await?;
     let again = clip::load(&tx, &failed.id).await?;
     store::commit(tx).await?;

@@ -46,6 +46,38 @@ impl Places {
     }
 }
 
+/// A job's place: held while it works, let go while it waits for its window.
+#[derive(Debug)]
+pub struct Place {
+    all: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Waits for one of these.
+    ///
+    /// # Errors
+    /// If there are none any more.
+    pub async fn take(all: &Arc<Semaphore>) -> Result<Place> {
+        let held = Arc::clone(all).acquire_owned().await;
+        let held = held.map_err(|error| Error::internal("taking a place", error))?;
+        Ok(Place { all: Arc::clone(all), held: Some(held) })
+    }
+
+    /// Somebody else may have it.
+    pub fn let_go(&mut self) {
+        self.held = None;
+    }
+
+    /// Whether there is one, now.
+    pub fn regain(&mut self) -> bool {
+        if self.held.is_none() {
+            self.held = Arc::clone(&self.all).try_acquire_owned().ok();
+        }
+        self.held.is_some()
+    }
+}
+
 /// When somebody who found no place may try again.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 
@@ -58,7 +90,12 @@ pub struct Leased {
     pub owner: String,
 }
 
-/// Leases up to `count` due jobs.
+/// Whether somebody waits to be leased.
+pub async fn any_due(deps: &Deps) -> Result<bool> {
+    job::any_due(deps.db.conn(), deps.clock.now()).await
+}
+
+/// Leases up to `count` due jobs, of users in turn.
 pub async fn lease(deps: &Deps, count: u64) -> Result<Vec<Leased>> {
     let now = deps.clock.now();
     if !job::any_due(deps.db.conn(), now).await? {
@@ -94,7 +131,7 @@ pub async fn is_ours(deps: &Deps, leased: &Leased) -> Result<bool> {
     job::is_ours(deps.db.conn(), &leased.job.id, &leased.owner).await
 }
 
-/// Gives the job back because we stop; it is due at once and keeps its attempts.
+/// Gives the job back because we stop or have no place for it; it is due at once and keeps its attempts.
 pub async fn hand_back(deps: &Deps, leased: &Leased) -> Result<()> {
     let now = deps.clock.now();
     job::give_back(deps.db.conn(), &leased.job, &leased.owner, now, None, now).await.map(drop)

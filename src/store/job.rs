@@ -1,9 +1,11 @@
 //! Durable work: enqueued in the transaction that needs it, leased, renewed, finished. A worker that dies loses its
 //! lease and somebody else takes over, so finishing twice must be harmless.
 
+mod turn;
+
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    Condition, QueryOrder, QuerySelect,
+    Condition, Order, QueryOrder, QuerySelect,
     entity::prelude::*,
     sea_query::{LockBehavior, LockType, Query},
 };
@@ -11,7 +13,7 @@ use sea_orm::{
 use super::{Conn, Db, Page, Tx, clip, columns, db_error};
 use crate::{
     domain::{
-        id::{ClipId, CommunityId, JobId},
+        id::{ClipId, CommunityId, JobId, UserId},
         text_enum::text_enum,
         time::Timestamp,
     },
@@ -70,6 +72,10 @@ pub struct Model {
     pub lease_until: Option<Timestamp>,
     /// The last failure, for admins.
     pub last_error: Option<String>,
+    /// Whose clip it is; none only where a release that did not know of turns enqueued it.
+    pub user_id: Option<UserId>,
+    /// When it was last leased.
+    pub leased_at: Option<Timestamp>,
     /// The request that needed it.
     pub request_id: Option<String>,
     /// Enqueued.
@@ -88,6 +94,7 @@ impl ActiveModelBehavior for ActiveModel {}
 pub async fn enqueue_render(
     tx: &Tx,
     clip: &ClipId,
+    user: &UserId,
     max_attempts: i32,
     request_id: Option<String>,
     now: Timestamp,
@@ -103,6 +110,8 @@ pub async fn enqueue_render(
         lease_owner: Set(None),
         lease_until: Set(None),
         last_error: Set(None),
+        user_id: Set(Some(user.clone())),
+        leased_at: Set(None),
         request_id: Set(request_id),
         created_at: Set(now),
         updated_at: Set(now),
@@ -136,7 +145,9 @@ pub async fn any_due<C: Conn>(db: &C, now: Timestamp) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Leases up to `count` due jobs: queued ones whose moment has come, running ones whose lease ran out.
+/// Leases up to `count` due jobs: queued ones whose moment has come, running ones whose lease ran out. Users take
+/// turns: first who has the fewest jobs running, of these who was served least recently, of his the oldest. Turns are
+/// those before the call, so whoever wants them exact leases one at a time.
 pub async fn lease(
     db: &Db,
     owner: &str,
@@ -145,24 +156,36 @@ pub async fn lease(
     until: Timestamp,
 ) -> Result<Vec<Model>> {
     let tx = db.begin().await?;
-    let candidates = Query::select()
+    // locked first and changed then: as a subquery of the change it may be run once a row, and lock more than `count`
+    let chosen = Entity::find()
+        .select_only()
         .column(Column::Id)
-        .from(Entity)
-        .cond_where(due(now))
-        .order_by(Column::RunAfter, sea_orm::Order::Asc)
+        .filter(due(now))
+        .order_by(turn::running_of_its_user(now), Order::Asc)
+        .order_by(turn::last_of_its_user(), Order::Asc)
+        .order_by_asc(Column::CreatedAt)
+        .order_by_asc(Column::Id)
         .limit(count)
         // left out by the builder on SQLite, where the transaction is the lock
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-        .to_owned();
+        .into_tuple::<JobId>()
+        .all(&tx)
+        .await
+        .map_err(|error| db_error("choosing jobs", error))?;
+    if chosen.is_empty() {
+        super::rollback(tx).await?;
+        return Ok(Vec::new());
+    }
     let leased = Entity::update_many()
         .set(ActiveModel {
             state: Set(JobState::Running),
             lease_owner: Set(Some(owner.to_owned())),
             lease_until: Set(Some(until)),
+            leased_at: Set(Some(now)),
             updated_at: Set(now),
             ..Default::default()
         })
-        .filter(Column::Id.in_subquery(candidates))
+        .filter(Column::Id.is_in(chosen))
         .exec_with_returning(&tx)
         .await
         .map_err(|error| db_error("leasing jobs", error))?;

@@ -37,6 +37,8 @@ pub struct Item {
     /// Where playing begins, and for how long, in seconds.
     pub play_from: f64,
     pub play_seconds: f64,
+    /// It is looked at once it is that long, in seconds: a playlist may still grow.
+    pub grows_to: f64,
 }
 
 /// What the browser showed.
@@ -46,6 +48,8 @@ pub struct Shown {
     pub name: String,
     /// Before anything was asked for.
     pub first: Option<i64>,
+    /// As soon as it could be shown.
+    pub duration_at_open: f64,
     pub duration: f64,
     /// After it had played to its end: the browser corrects itself by what was stored.
     pub duration_at_end: f64,
@@ -86,6 +90,18 @@ pub async fn watch_in(
     plan: Vec<Item>,
     screenshot: &Path,
 ) -> Vec<Shown> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    watch_from(listener, browser, files, plan, screenshot).await
+}
+
+/// The same, with a page of an origin that is known before.
+pub async fn watch_from(
+    listener: TcpListener,
+    browser: &Path,
+    files: &Path,
+    plan: Vec<Item>,
+    screenshot: &Path,
+) -> Vec<Shown> {
     let page = Arc::new(Page { plan, result: watch::Sender::new(None) });
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/assets");
     let html = std::fs::read_to_string(assets.join("browser/page.html")).unwrap();
@@ -97,7 +113,6 @@ pub async fn watch_in(
         .nest_service("/assets", ServeDir::new(&assets))
         .nest_service("/files", ServeDir::new(files))
         .with_state(page.clone());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let server = tokio::spawn(

@@ -1,15 +1,23 @@
-//! Clips and playlists in a real browser: every kind of clip shows the right picture at its start, middle and end.
+//! Clips and playlists in a real browser: every kind of clip shows the right picture at its start, middle and end, and
+//! the service's previews play.
 //!
 //! Needs Chromium (scripts/setup.sh installs it); without one the tests say `skipped`. What the page showed is kept as
 //! `target/tmp/browser-*.png`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../clips/bench.rs"]
+#[allow(dead_code, reason = "that of other suites; this one uses a part")]
+mod bench;
 mod chromium;
 #[path = "../media/material.rs"]
 #[allow(dead_code, reason = "that of the cutting tests; this one uses a part")]
 mod material;
 #[path = "../media/picture.rs"]
 mod picture;
+mod preview;
+#[path = "../view/studio.rs"]
+#[allow(dead_code, reason = "that of the tests of looking; this one uses a part")]
+mod studio;
 
 use std::{
     fmt::Write as _,
@@ -96,6 +104,7 @@ async fn clip(
         at: [count / 2, count - 1, 1, count / 3, 0].map(of).to_vec(),
         play_from: of(count / 4),
         play_seconds: 1.0,
+        grows_to: 0.0,
     };
     Clip { name, item, seen, seconds: made.facts.duration_us as f64 / 1e6, audio }
 }
@@ -211,25 +220,22 @@ async fn every_kind_of_clip_plays_and_seeks_to_the_picture() {
     assert!(fs::metadata(screenshot("clips")).is_ok_and(|shot| shot.len() > 10_000));
 }
 
-/// Plays a playlist through hls.js: `due` are moments and the numbers to be seen there.
-async fn play_hls(
-    browser: &Path,
-    files: &Path,
-    url: &str,
-    due: &[(f64, i64)],
-    play_from: f64,
-    name: &str,
-) -> Shown {
-    let item = Item {
+/// A playlist that is played through hls.js: `due` are moments and the numbers to be seen there.
+fn hls_item(url: &str, due: &[(f64, i64)], play_from: f64, name: &str) -> Item {
+    Item {
         name: name.to_owned(),
         url: url.to_owned(),
         hls: true,
         at: due.iter().map(|(at, _)| *at).collect(),
         play_from,
         play_seconds: 2.0,
-    };
-    let mut shown = watch_in(browser, files, vec![item], &screenshot(name)).await;
-    let shown = shown.pop().expect("one was asked for");
+        grows_to: 0.0,
+    }
+}
+
+/// It was shown as it was due.
+fn assert_shown(shown: &Shown, due: &[(f64, i64)]) {
+    let name = &shown.name;
     assert_eq!(shown.error, None, "{shown:?}");
     for ((at, due), picture) in due.iter().zip(&shown.shown) {
         let off = picture.number.map(|number| number - due);
@@ -237,7 +243,17 @@ async fn play_hls(
         assert!(off.is_some_and(|off| off.abs() <= HLS_SLACK), "{at} s, due {due}: {shown:?}");
     }
     assert_eq!(shown.shown.len(), due.len());
-    shown
+}
+
+/// It was played without going back, with so many pictures out of each of these ranges, and with sound.
+fn assert_played(shown: &Shown, ranges: &[std::ops::Range<i64>]) {
+    let numbers: Vec<i64> = shown.played.iter().filter_map(|picture| picture.number).collect();
+    for range in ranges {
+        let seen = numbers.iter().filter(|number| range.contains(number)).count();
+        assert!(seen > 3, "{range:?} is played: {numbers:?}");
+    }
+    assert!(numbers.windows(2).all(|pair| pair[1] >= pair[0]), "{numbers:?}");
+    assert!(shown.audio_bytes > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,11 +282,10 @@ async fn a_playlist_plays_across_a_discontinuity() {
         (middle(200), 12_260),
         (middle(400), 12_460),
     ];
-    let shown = play_hls(&browser, &dir.0, "/files/index.m3u8", &due, 5.0, "hls").await;
+    let item = hls_item("/files/index.m3u8", &due, 5.0, "hls");
+    let mut shown = watch_in(&browser, &dir.0, vec![item], &screenshot("hls")).await;
+    let shown = shown.pop().expect("one was asked for");
+    assert_shown(&shown, &due);
     assert!((shown.duration - 14.0).abs() < 0.2, "{}", shown.duration);
-    let numbers: Vec<i64> = shown.played.iter().filter_map(|picture| picture.number).collect();
-    let of = |from: i64, to: i64| numbers.iter().filter(|n| (from..to).contains(n)).count();
-    assert!(of(6000, 6180) > 3 && of(12_240, 12_480) > 3, "both sides are played: {numbers:?}");
-    assert!(numbers.windows(2).all(|pair| pair[1] >= pair[0]), "{numbers:?}");
-    assert!(shown.audio_bytes > 0);
+    assert_played(&shown, &[6000..6180, 12_240..12_480]);
 }

@@ -11,22 +11,23 @@ mod odd;
 mod picture;
 mod races;
 mod stories;
+mod turns;
 
 /// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
 macro_rules! on_both_engines {
-    ($($story:ident),+ $(,)?) => {
+    ($($room:ident :: $story:ident),+ $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $story() {
                 let bench = crate::bench::Bench::on(crate::bench::On::Sqlite).await;
-                crate::stories::$story(bench.expect("SQLite is always at hand")).await;
+                crate::$room::$story(bench.expect("SQLite is always at hand")).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $story() {
                 if let Some(bench) = crate::bench::Bench::on(crate::bench::On::Postgres).await {
-                    crate::stories::$story(bench).await;
+                    crate::$room::$story(bench).await;
                 }
             })+
         }
@@ -34,14 +35,19 @@ macro_rules! on_both_engines {
 }
 
 on_both_engines!(
-    a_capture_becomes_a_clip_that_decodes_and_settles_its_bytes,
-    of_sixty_captures_at_once_exactly_as_many_are_accepted_as_fit,
-    a_capture_waits_for_the_segments_that_complete_its_window,
-    a_cancelled_capture_gives_everything_back,
-    gaps_found_late_fail_a_refusing_capture_and_a_retry_makes_it,
-    repeats_of_a_capture_get_the_same_clip,
-    a_lease_that_ran_out_is_taken_over_and_its_old_owner_publishes_nothing,
-    deleting_a_clip_returns_its_bytes_and_leaves_no_file,
-    files_are_sent_in_ranges_by_token_and_by_link,
-    who_may_see_a_clip_follows_its_visibility,
+    stories::a_capture_becomes_a_clip_that_decodes_and_settles_its_bytes,
+    stories::of_sixty_captures_at_once_exactly_as_many_are_accepted_as_fit,
+    stories::a_capture_waits_for_the_segments_that_complete_its_window,
+    stories::a_cancelled_capture_gives_everything_back,
+    stories::gaps_found_late_fail_a_refusing_capture_and_a_retry_makes_it,
+    stories::repeats_of_a_capture_get_the_same_clip,
+    stories::a_lease_that_ran_out_is_taken_over_and_its_old_owner_publishes_nothing,
+    stories::deleting_a_clip_returns_its_bytes_and_leaves_no_file,
+    stories::files_are_sent_in_ranges_by_token_and_by_link,
+    stories::who_may_see_a_clip_follows_its_visibility,
+    turns::a_single_clip_does_not_wait_behind_eight_of_somebody_else,
+    turns::who_has_least_running_is_next_and_then_who_waited_longest,
+    turns::every_job_is_leased_once_however_many_lease,
+    turns::jobs_of_a_release_without_turns_get_their_users,
+    turns::who_waits_for_his_window_holds_no_place_and_gets_no_turn_before_others,
 );

@@ -10,12 +10,12 @@ use livekit_replay::{
     flow::{
         capture::{self, GapPolicy},
         clip_files::{ClipFiles, Record},
-        render, work,
+        render,
+        work::{self, Place},
     },
     store::{clip, job, pin, quota},
 };
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Bench, RECORDED, Reply};
@@ -38,7 +38,7 @@ fn decoded_frames(file: &Path) -> u64 {
 }
 
 /// Asks for a capture that is answered at once.
-async fn accepted(bench: &Bench, user: &str, body: Value) -> Reply {
+pub async fn accepted(bench: &Bench, user: &str, body: Value) -> Reply {
     let prefer = [("prefer", "respond-async")];
     bench.ask_with(user, "POST", "/capture", Some(body), &prefer).await
 }
@@ -304,19 +304,21 @@ pub async fn a_lease_that_ran_out_is_taken_over_and_its_old_owner_publishes_noth
     let new = work::lease(&bench.deps, 10).await.unwrap().pop().expect("taken over");
     assert!(!work::renew(&bench.deps, &old).await.unwrap());
 
-    let (workers, cancel) = (Semaphore::new(1), CancellationToken::new());
+    let cancel = CancellationToken::new();
+    let workers = bench.deps.places.get(&bench.deps.config);
+    let place = || async { Place::take(&workers).await.unwrap() };
     // the old owner does not know yet, and gets as far as publishing
-    render::render(&bench.deps, &old, &workers, &cancel).await.unwrap();
+    render::render(&bench.deps, &old, place().await, &cancel).await.unwrap();
     let files = files(&bench, "ida", &clip);
     assert!(!files.video.exists() && !files.record.exists());
     let id = ClipId::new(clip["id"].as_str().unwrap());
     let row = clip::load(bench.deps.db.conn(), &id).await.unwrap();
     assert_eq!(row.status.as_str(), "processing");
-    render::render(&bench.deps, &new, &workers, &cancel).await.unwrap();
+    render::render(&bench.deps, &new, place().await, &cancel).await.unwrap();
     assert_eq!(settled(&bench, &clip["id"]).await["status"], "ready");
     assert_eq!(decoded_frames(&files.video), 120);
     // finishing again is harmless
-    render::render(&bench.deps, &new, &workers, &cancel).await.unwrap();
+    render::render(&bench.deps, &new, place().await, &cancel).await.unwrap();
     bench.assert_accounts_are_true().await;
     assert_eq!(bench.work_files(), 0);
     bench.run_jobs();

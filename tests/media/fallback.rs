@@ -1,19 +1,23 @@
 //! Where encoding only the edges is not certain, the whole window is encoded, and the clip is as right.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
-use livekit_replay::media::{
-    compose::CutPart,
-    cut::{CutOutcome, cut},
-    exact::Unfit,
-    ffmpeg::Ffmpeg,
+use livekit_replay::{
+    error::Code,
+    media::{
+        compose::CutPart,
+        cut::{CutOutcome, cut},
+        exact::Unfit,
+        ffmpeg::Ffmpeg,
+    },
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     EXACT,
     edges::complaints,
     make,
-    material::{FRAME, Kind, Recording, Scratch, TWO_SECONDS, watch},
+    material::{FRAME, Kind, Recording, Scratch, TWO_SECONDS, processes_naming, watch},
     request,
 };
 
@@ -143,6 +147,72 @@ async fn an_encoder_that_fails() {
     let unfit = made.unfit.clone().unwrap();
     assert!(matches!(&unfit, Unfit::Encoder(why) if why.contains("7")), "{unfit:?}");
     assert_whole(&made, &unfit, &range(22, 200));
+}
+
+/// A program that hangs and has started another one, which does too.
+fn hanging(bin: &Scratch) -> String {
+    let name = bin.0.join("other").display().to_string();
+    format!("bash -c 'exec -a {name} sleep infinity' & wait")
+}
+
+/// Waits until the kernel has taken all of them away: only the first was ours to wait for.
+async fn none_left(bin: &Scratch) {
+    let name = bin.0.to_str().unwrap();
+    let gone = async {
+        while !processes_naming(name).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("no process is left");
+}
+
+fn part_of_it() -> CutPart {
+    let recording = Recording::make(TWO_SECONDS);
+    recording.part(0..4, recording.pts_of(21) + FRAME / 3, recording.pts_of(200))
+}
+
+#[tokio::test]
+async fn an_encoder_that_hangs() {
+    let (dir, bin) = (Scratch::new(), Scratch::new());
+    let mut wanted = request(vec![part_of_it()], EXACT, &dir.0);
+    wanted.stall = Duration::from_secs(3);
+    let program = Ffmpeg::new(with_fault(&bin, "sps-id", &hanging(&bin)));
+    let made = cut(&program, wanted).await.unwrap();
+    let unfit = made.unfit.clone().unwrap();
+    assert!(matches!(&unfit, Unfit::Encoder(why) if why.contains("no progress")), "{unfit:?}");
+    assert_whole(&made, &unfit, &range(22, 200));
+    assert_eq!(dir.files(), 1, "only the clip is left");
+    none_left(&bin).await;
+}
+
+#[tokio::test]
+async fn a_program_that_always_hangs_ends_with_the_deadline() {
+    let (dir, bin) = (Scratch::new(), Scratch::new());
+    let mut wanted = request(vec![part_of_it()], EXACT, &dir.0);
+    wanted.deadline = Duration::from_secs(2);
+    let program = Ffmpeg::new(with_fault(&bin, "", &hanging(&bin)));
+    let error = cut(&program, wanted).await.unwrap_err();
+    assert_eq!(error.code(), Code::FfmpegFailed);
+    assert_eq!(dir.files(), 0);
+    none_left(&bin).await;
+}
+
+#[tokio::test]
+async fn an_encoder_that_hangs_is_ended_when_the_cut_is_cancelled() {
+    let (dir, bin) = (Scratch::new(), Scratch::new());
+    let cancel = CancellationToken::new();
+    let mut wanted = request(vec![part_of_it()], EXACT, &dir.0);
+    wanted.cancel = cancel.clone();
+    let program = Ffmpeg::new(with_fault(&bin, "sps-id", &hanging(&bin)));
+    let other = bin.0.join("other").display().to_string();
+    let work = tokio::spawn(async move { cut(&program, wanted).await });
+    while processes_naming(&other).is_empty() && !work.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    assert_eq!(work.await.unwrap().unwrap_err().code(), Code::Cancelled);
+    assert_eq!(dir.files(), 0);
+    none_left(&bin).await;
 }
 
 #[tokio::test]

@@ -73,6 +73,46 @@ async fn a_dropped_run_leaves_no_process() {
     drop(held);
 }
 
+/// Niceness of every thread of a process, as the kernel tells it.
+fn niceness(pid: &str) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let told = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("stat")).ok()?;
+        // behind the program's name: state is the first field, niceness the seventeenth
+        text.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn a_run_makes_way_for_others_with_all_its_threads() {
+    let dir = Scratch::new();
+    let out = dir.0.join("slow.mp4");
+    let name = out.to_str().unwrap().to_owned();
+    let mut command = FfmpegCommand::new_with_path("ffmpeg");
+    // as fast as it is shown, so that it is still at work when it is looked at
+    command.args(["-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:duration=60"]);
+    command.args(["-c:v", "libx264", "-threads", "3", "-f", "mp4"]).overwrite().arg(&out);
+    let run = tokio::spawn(async move {
+        let _ = ffmpeg().run(&mut command, None, &limits()).await;
+    });
+    // these tests may run with a low priority themselves
+    let due = niceness("self").into_iter().max().unwrap().max(10);
+    let all_low = async {
+        loop {
+            let found =
+                processes_naming(&name).iter().flat_map(|pid| niceness(pid)).collect::<Vec<_>>();
+            if found.len() > 2 && found.iter().all(|nice| *nice == due) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), all_low).await.expect("all are low");
+    run.abort();
+    let _ = run.await;
+}
+
 #[tokio::test]
 async fn the_last_words_are_kept_for_the_log_and_not_for_the_caller() {
     let mut command = FfmpegCommand::new_with_path("ffmpeg");

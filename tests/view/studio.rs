@@ -9,7 +9,11 @@ use livekit_replay::{
         id::{ClipId, UserId},
         playlist::segment_file_name,
     },
-    flow::{clip_files::ClipFiles, index, render, work},
+    flow::{
+        clip_files::ClipFiles,
+        index, render,
+        work::{self, Place},
+    },
     http::{self, AppState},
     livekit::webhook::Receiver,
     store::{Set, epoch},
@@ -39,10 +43,20 @@ pub async fn write(
     epoch: i32,
     numbers: std::ops::Range<u64>,
 ) {
+    write_of(&recording(), bench, session, epoch, numbers).await;
+}
+
+/// The same with segments of another recording.
+pub async fn write_of(
+    recording: &Recording,
+    bench: &Bench,
+    session: &Recorded<'_>,
+    epoch: i32,
+    numbers: std::ops::Range<u64>,
+) {
     let row = epoch::find(bench.deps.db.conn(), &session.id, epoch).await.unwrap().unwrap();
     let directory = bench.deps.config.storage.buffer.join(&row.path);
     std::fs::create_dir_all(&directory).unwrap();
-    let recording = recording();
     for number in numbers.clone() {
         let from = &recording.segments[usize::try_from(number).unwrap()].0;
         std::fs::copy(from, directory.join(segment_file_name(number))).unwrap();
@@ -164,14 +178,15 @@ pub fn file_of(dir: &Path, name: &str, bytes: &[u8]) -> String {
 
 /// Does the work that waits, in this task; nothing runs before it and nothing after.
 pub async fn make_all(bench: &Bench) {
-    let (workers, cancel) = (Semaphore::new(1), CancellationToken::new());
+    let (workers, cancel) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
     loop {
         let leased = work::lease(&bench.deps, 16).await.unwrap();
         if leased.is_empty() {
             return;
         }
         for job in leased {
-            if let Err(error) = render::render(&bench.deps, &job, &workers, &cancel).await {
+            let place = Place::take(&workers).await.unwrap();
+            if let Err(error) = render::render(&bench.deps, &job, place, &cancel).await {
                 work::failed(&bench.deps, &job, &error).await.unwrap();
             }
         }

@@ -224,7 +224,7 @@ pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<
     }
     pin::set_expiry(&tx, id, None).await?;
     let request_id = clip.request_id.clone();
-    job::enqueue_render(&tx, id, capture::MAX_ATTEMPTS, request_id, now).await?;
+    job::enqueue_render(&tx, id, &clip.user_id, capture::MAX_ATTEMPTS, request_id, now).await?;
     let again = clip::load(&tx, id).await?;
     store::commit(tx).await?;
     tracing::info!(clip.id = %id, "clip tried again");

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     capture::{Clip, GapPolicy, gap_policy_of, has_gaps, precision_of, select},
     crash,
     material::Material,
-    work::{self, Leased},
+    work::{self, Leased, Place},
 };
 use crate::{
     domain::{
@@ -66,14 +66,15 @@ struct Planned {
 }
 
 /// Runs a render job. `Ok` also when there was nothing to do (deleted meanwhile, or done by an earlier attempt).
-/// FFmpeg runs only while a permit of `workers` is held; waiting for late segments takes none.
+/// FFmpeg runs only while the place is held; while late segments are waited for, it is let go, and if there is none
+/// afterwards the job is given back to the queue.
 ///
 /// # Errors
 /// What the attempt failed with; whether it is worth another one, the error says. `cancelled` if `cancel` was.
 pub async fn render(
     deps: &Deps,
     leased: &Leased,
-    workers: &Semaphore,
+    place: Place,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let now = deps.clock.now();
@@ -96,37 +97,37 @@ pub async fn render(
     let phases = Phases { queue_ms, ..Phases::default() };
     let mut attempt = Attempt { deps, leased, clip, cancel, work_dir, phases };
     let outcome = match attempt.clip.trim_of {
-        None => attempt.run(workers).await,
-        Some(_) => attempt.run_trim(workers).await,
+        None => attempt.run(place).await,
+        Some(_) => attempt.run_trim(place).await,
     };
     attempt.clean_up().await;
     outcome
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, workers: &Semaphore) -> Result<()> {
+    async fn run(&mut self, mut place: Place) -> Result<()> {
         let began = Instant::now();
-        let material = tail::wait(self.deps, &self.clip, self.cancel).await?;
+        let idle = || place.let_go();
+        let material = tail::wait(self.deps, &self.clip, idle, self.cancel).await?;
         self.phases.wait_ms = elapsed_ms(began);
+        if !place.regain() {
+            // whoever is next is not necessarily the one who waits here
+            work::hand_back(self.deps, self.leased).await?;
+            self.deps.wake.jobs.notify_waiters();
+            return Ok(());
+        }
         let mut planned = self.plan(material)?;
 
         let began = Instant::now();
         let linked = self.link(&planned).await;
         self.phases.pin_ms = elapsed_ms(began);
 
-        let outcome = {
-            let permit = workers.acquire();
-            let _permit = tokio::select! {
-                permit = permit => permit.map_err(|_| cancelled())?,
-                () = self.cancel.cancelled() => return Err(cancelled()),
-            };
-            work::count_attempt(self.deps, self.leased).await?;
-            let began = Instant::now();
-            let outcome = self.cut_around_damage(linked, &mut planned).await?;
-            self.phases.mux_ms = elapsed_ms(began);
-            crash::point("during-mux");
-            outcome
-        };
+        work::count_attempt(self.deps, self.leased).await?;
+        let began = Instant::now();
+        let outcome = self.cut_around_damage(linked, &mut planned).await?;
+        self.phases.mux_ms = elapsed_ms(began);
+        crash::point("during-mux");
+        drop(place);
         let began = Instant::now();
         let done = settle::finished(&self.clip, &planned, &outcome)?;
         self.phases.finalize_ms = elapsed_ms(began);

@@ -26,11 +26,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// Between two looks while the window's end lies in the future.
 const LOOK_AHEAD: Duration = Duration::from_secs(1);
 
-/// Waits for a clip's window.
+/// Waits for a clip's window; calls `idle` if that takes time.
 ///
 /// # Errors
 /// `cancelled` when asked to stop or when the clip is not wanted any more.
-pub(super) async fn wait(deps: &Deps, clip: &Clip, cancel: &CancellationToken) -> Result<Material> {
+pub(super) async fn wait(
+    deps: &Deps,
+    clip: &Clip,
+    idle: impl FnMut() + Send,
+    cancel: &CancellationToken,
+) -> Result<Material> {
     let window = Window::new(clip.requested_from, clip.requested_to);
     let since = clip.created_at;
     let (db, id) = (&deps.db, &clip.id);
@@ -38,20 +43,20 @@ pub(super) async fn wait(deps: &Deps, clip: &Clip, cancel: &CancellationToken) -
         let still = clip::find(db.conn(), id).await?;
         Ok(still.is_some_and(|clip| clip.status == ClipStatus::Processing))
     };
-    wait_for(deps, &clip.session_id, window, since, wanted, cancel).await
+    wait_for(deps, &clip.session_id, (window, since), wanted, idle, cancel).await
 }
 
 /// Brings the index up to date until nothing more can come for the window, or `capture.tail_wait` after the later of
-/// its end and `since` has passed; answers what is there then.
+/// its end and `since` has passed; answers what is there then. Calls `idle` before it waits.
 ///
 /// # Errors
 /// `cancelled` when asked to stop or when it is not wanted any more.
 pub(in crate::flow) async fn wait_for<W, F>(
     deps: &Deps,
     session: &SessionId,
-    window: Window,
-    since: Timestamp,
+    (window, since): (Window, Timestamp),
     wanted: W,
+    mut idle: impl FnMut() + Send,
     cancel: &CancellationToken,
 ) -> Result<Material>
 where
@@ -82,6 +87,7 @@ where
                 session.id = %session, error = error.chain(), "indexing failed, trying on"
             ),
         }
+        idle();
         let pause = if now < window.to { LOOK_AHEAD } else { LOOK_AGAIN };
         tokio::select! {
             () = bell => {}

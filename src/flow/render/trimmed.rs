@@ -1,12 +1,18 @@
 //! A clip cut out of another one: the part is taken apart into segments, and from there on it is made like any clip.
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
-use super::{Attempt, cancelled, elapsed_ms, ffmpeg};
+use super::{Attempt, elapsed_ms, ffmpeg};
 use crate::{
     domain::trim::{Part, Plan},
     error::{Code, Error, Result},
-    flow::{capture::Clip, clip_files::ClipFiles, crash, trim::plan_of, work},
+    flow::{
+        capture::Clip,
+        clip_files::ClipFiles,
+        crash,
+        trim::plan_of,
+        work::{self, Place},
+    },
     media::{
         compose::CutPart,
         cut::CutOutcome,
@@ -20,31 +26,24 @@ use crate::{
 
 impl Attempt<'_> {
     /// The whole of an attempt at a trim.
-    pub(super) async fn run_trim(&mut self, workers: &Semaphore) -> Result<()> {
+    pub(super) async fn run_trim(&mut self, place: Place) -> Result<()> {
         let plan = plan_of(&self.clip)?;
         let part = plan.part();
-        let outcome = {
-            let permit = workers.acquire();
-            let _permit = tokio::select! {
-                permit = permit => permit.map_err(|_| cancelled())?,
-                () = self.cancel.cancelled() => return Err(cancelled()),
-            };
-            work::count_attempt(self.deps, self.leased).await?;
-            let began = Instant::now();
-            let segments = self.take_apart(part).await?;
-            self.phases.pin_ms = elapsed_ms(began);
-            let began = Instant::now();
-            let cut = CutPart {
-                segments,
-                from_pts: reopen::OFFSET + micros_to_ticks(part.from_us),
-                to_pts: reopen::OFFSET + micros_to_ticks(part.to_us),
-            };
-            let shown_from = plan.line().on_screen(part).from;
-            let outcome = self.cut(vec![cut], shown_from).await?;
-            self.phases.mux_ms = elapsed_ms(began);
-            crash::point("during-mux");
-            outcome
+        work::count_attempt(self.deps, self.leased).await?;
+        let began = Instant::now();
+        let segments = self.take_apart(part).await?;
+        self.phases.pin_ms = elapsed_ms(began);
+        let began = Instant::now();
+        let cut = CutPart {
+            segments,
+            from_pts: reopen::OFFSET + micros_to_ticks(part.from_us),
+            to_pts: reopen::OFFSET + micros_to_ticks(part.to_us),
         };
+        let shown_from = plan.line().on_screen(part).from;
+        let outcome = self.cut(vec![cut], shown_from).await?;
+        self.phases.mux_ms = elapsed_ms(began);
+        crash::point("during-mux");
+        drop(place);
         let began = Instant::now();
         let done = finished(&self.clip, &plan, &outcome)?;
         self.phases.finalize_ms = elapsed_ms(began);

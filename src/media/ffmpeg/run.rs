@@ -11,7 +11,7 @@ use std::{
 };
 
 use ffmpeg_sidecar::command::FfmpegCommand;
-use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process_group, setpriority_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout},
@@ -29,7 +29,16 @@ const LINE_CHARS: usize = 500;
 /// Standard output that is kept (lists of encoders are 20 kB).
 const STDOUT_BYTES: usize = 1 << 20;
 /// Making clips must not disturb what else the machine does.
-pub(in crate::media) const NICENESS: i32 = 10;
+const NICENESS: i32 = 10;
+
+/// Lowers the priority of a process of one thread, or of a thread; those it starts later inherit it. Only a courtesy:
+/// without it the work is done as well.
+pub(in crate::media) fn make_way(pid: Pid) {
+    // one that is lower already stays so
+    if getpriority_process(Some(pid)).is_ok_and(|own| own < NICENESS) {
+        let _ = setpriority_process(Some(pid), NICENESS);
+    }
+}
 
 /// Bytes for the program's standard input, in pieces; the end of the channel is the end of the input.
 pub type Feed = mpsc::Receiver<Vec<u8>>;
@@ -104,8 +113,7 @@ impl Watched {
         let child = spawn(command, feed.is_some())?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         if let Some(pid) = group.0 {
-            // only a courtesy: without it the run works as well
-            let _ = setpriority_process(Some(pid), NICENESS);
+            make_way(pid);
         }
         Ok(Watched { child, group, feed })
     }

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::{process::setpriority_process, thread::gettid};
+use rustix::thread::gettid;
 use tokio::sync::oneshot;
 
 use super::Halt;
 use crate::{
     error::{Code, Error, Result},
-    media::ffmpeg::{Limits, NICENESS, failed, stalled},
+    media::ffmpeg::{Limits, failed, make_way, stalled},
 };
 
 /// Work that was told to stop gets so long to leave nothing behind. Only a file system that hangs takes longer.
@@ -71,7 +71,7 @@ pub async fn run<T: Send + 'static>(
     let (tell, mut told) = oneshot::channel();
     let body = move || {
         // a courtesy, and of this thread (and those it starts) alone
-        let _ = setpriority_process(Some(gettid()), NICENESS);
+        make_way(gettid());
         // whoever waited may have gone
         let _ = tell.send(work(&control));
     };

@@ -79,11 +79,12 @@ async function play(video, seconds) {
   return seen;
 }
 
+// Opens the item, gives its duration as soon as something can be shown.
 async function open(video, item) {
   if (!item.hls) {
     video.src = item.url;
     await once(video, "loadeddata");
-    return;
+    return video.duration;
   }
   const hls = new Hls({ startPosition: 0, maxBufferLength: 120 });
   const broken = new Promise((_, fail) => hls.on(Hls.Events.ERROR, (_, data) => {
@@ -92,10 +93,12 @@ async function open(video, item) {
   hls.loadSource(item.url);
   hls.attachMedia(video);
   await Promise.race([once(video, "loadeddata"), broken]);
+  const duration = video.duration;
   const filled = async () => {
-    while (!video.buffered.length || video.buffered.end(video.buffered.length - 1) < video.duration - 0.5) await pause(50);
+    while (video.duration < item.growsTo - 0.5 || !video.buffered.length || video.buffered.end(video.buffered.length - 1) < video.duration - 0.5) await pause(50);
   };
   await Promise.race([filled(), broken, pause(20000)]);
+  return duration;
 }
 
 async function look(item) {
@@ -106,9 +109,9 @@ async function look(item) {
   video.width = 320;
   figure.append(video, caption);
   document.getElementById("stage").append(figure);
-  const result = { name: item.name, first: null, duration: 0, shown: [], played: [], last: null, durationAtEnd: 0, audioBytes: 0, error: null };
+  const result = { name: item.name, first: null, durationAtOpen: 0, duration: 0, shown: [], played: [], last: null, durationAtEnd: 0, audioBytes: 0, error: null };
   try {
-    await open(video, item);
+    result.durationAtOpen = await open(video, item);
     result.duration = video.duration;
     result.first = await settled(video);
     for (const at of item.at) result.shown.push(await shownAt(video, at));
