@@ -121,7 +121,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let mut timings = CutTimings { plan: began.elapsed(), ..CutTimings::default() };
     let mux = Instant::now();
     let unfit = match job.encode_edges(&plan).await? {
-        Ok(done) => {
+        Ok((done, plan)) => {
             timings.mux = mux.elapsed();
             let has_poster = job.poster(&plan, done.draft.path()).await;
             timings.finalize = mux.elapsed().saturating_sub(timings.mux);
@@ -219,32 +219,54 @@ impl Job<'_> {
         }
     }
 
-    /// An exact cut that copies all but its edges; else why not (nothing, if that is not wanted).
+    /// An exact cut that copies all but its edges, and what it holds; else why not (nothing, if that is not wanted).
+    ///
+    /// A copy whose parts meet where pictures cannot be taken apart is cut exactly from its key frames on: else some
+    /// pictures would be shown twice, by the old epoch and by the new one.
     async fn encode_edges(
         &self,
         plan: &Plan,
-    ) -> Result<std::result::Result<exact::Done, Option<Unfit>>> {
-        let wanted = self.request.precision == Precision::Exact;
-        if !wanted || self.request.muxer == Muxer::Ffmpeg {
+    ) -> Result<std::result::Result<(exact::Done, Plan), Option<Unfit>>> {
+        if self.request.muxer == Muxer::Ffmpeg {
             return Ok(Err(None));
         }
+        let (parts, plan) = match self.request.precision {
+            Precision::Exact => (Arc::clone(self.parts), plan.clone()),
+            Precision::Keyframe if plan.lengthened => self.planned_from_keys(plan).await?,
+            Precision::Keyframe => return Ok(Err(None)),
+        };
         let request = exact::Request {
             ffmpeg: self.ffmpeg,
-            parts: self.parts,
-            plan,
+            parts: &parts,
+            plan: &plan,
             work_dir: &self.request.work_dir,
             meta: self.metadata(),
             max_bytes: self.request.max_bytes,
             limits: &|| self.limits(),
         };
         match exact::make(&request).await {
-            Ok(done) => Ok(Ok(done)),
+            Ok(done) => Ok(Ok((done, plan))),
             Err(Refusal::Failed(error)) => Err(error),
             Err(Refusal::Unfit(unfit)) => {
-                tracing::info!(reason = %unfit, "the whole window is encoded");
+                tracing::info!(reason = %unfit, "the edges alone cannot be encoded");
                 Ok(Err(Some(unfit)))
             }
         }
+    }
+
+    /// The parts of a copy as exact ones that begin at its key frames.
+    async fn planned_from_keys(&self, plan: &Plan) -> Result<(Arc<Vec<CutPart>>, Plan)> {
+        let mut parts = self.request.parts.clone();
+        for planned in &plan.parts {
+            if let Some(part) = parts.get_mut(planned.part) {
+                part.from_pts = planned.start;
+            }
+        }
+        let parts = Arc::new(parts);
+        let planning = Arc::clone(&parts);
+        let work = move |_: &_| compose::plan(&planning, Precision::Exact, false);
+        let plan = native::run(&self.limits(), work).await??;
+        Ok((parts, plan))
     }
 
     fn metadata(&self) -> Metadata {

@@ -52,7 +52,10 @@ async fn an_inner_part_that_ends_between_reference_pictures_shows_none_twice_or_
         let made = make(parts, way, &dir.0).await.unwrap();
         let seen = watch(&made.file, &[]).numbers();
         let first: Vec<_> = seen.iter().copied().filter(|number| *number < 180).collect();
-        assert!(first.len() as i64 >= last && first.len() as i64 <= last + 4, "{last}: {seen:?}");
+        // FFmpeg alone cannot take them apart: what follows in decode order is shown too, up to four pictures
+        let most = if way == NATIVE { last } else { last + 4 };
+        assert!((last..=most).contains(&(first.len() as i64)), "{last}: {seen:?}");
+        assert_eq!(made.parts[0].end_pts, at(first.len() as i64));
         assert_eq!(seen, [range(0, first.len() as i64), range(180, 200)].concat());
     }
 }

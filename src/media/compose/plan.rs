@@ -31,6 +31,8 @@ pub struct Plan {
     pub duration: i64,
     /// Length of a picture in ticks, of the longest part.
     pub frame_duration: i64,
+    /// Whether an inner part of a copy ends later than its window does, because pictures cannot be taken apart there.
+    pub lengthened: bool,
 }
 
 /// One part. Source times are unwrapped ticks of its epoch.
@@ -127,6 +129,7 @@ pub fn plan(parts: &[CutPart], precision: Precision, encode: bool) -> Result<Pla
         sets: Arc::clone(&longest.sets),
         duration: 0,
         frame_duration: longest.frame,
+        lengthened: false,
     };
     lay_out(&mut whole, parts, seen)?;
     Ok(whole)
@@ -138,8 +141,10 @@ fn lay_out(whole: &mut Plan, parts: &[CutPart], seen: Vec<Seen>) -> Result<()> {
     for (index, mut seen) in seen.into_iter().enumerate() {
         let inner = index + 1 < count;
         if inner && seen.ragged && !whole.encode {
+            let wanted = seen.plan.end;
             let part = parts.get(seen.plan.part);
             part.map_or(Ok(()), |part| make_even(&mut seen, part))?;
+            whole.lengthened |= seen.plan.end > wanted + TOLERANCE;
         }
         let mut part = seen.plan;
         part.sound_at = BASE + whole.duration;
