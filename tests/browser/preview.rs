@@ -145,7 +145,7 @@ async fn a_clip_plays_while_it_is_made_and_grows() {
     assert_shown(&shown, &due);
     assert!((shown.duration_at_open - 6.0).abs() < 0.2, "{}", shown.duration_at_open);
     assert!((shown.duration - 10.0).abs() < 0.2, "{}", shown.duration);
-    assert_played(&shown, &[200..300]);
+    assert_played(&shown, std::slice::from_ref(&(200..300)));
     assert!(shown.last.is_some_and(|last| (357..360).contains(&last)), "{:?}", shown.last);
     let id = clip["id"].as_str().unwrap();
     let still = bench.ask("ann", "GET", &format!("/clips/{id}"), None).await.json();
