@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn what_an_encoder_may_write_passes() {
-        for payload in [&[0x12, 0, 0, 3, 1, 0x80][..], &[0, 0, 3, 0, 0, 3, 0x80], &[0x80, 0, 0, 0]]
+        for payload in
+            [&[0x12, 0, 0, 3, 1, 0x80][..], &[0, 0, 3, 0, 0, 3, 1, 0x80], &[0x80, 0, 0, 0]]
         {
             assert_eq!(fault(&picture(payload), true), None, "{payload:?}");
         }
