@@ -90,7 +90,7 @@ mod tests {
         {
             assert_eq!(fault(&picture(payload), true), None, "{payload:?}");
         }
-        let two = [picture(&[0x80]), vec![0, 0, 1, 0x65, 0x44, 0x44, 0x80]].concat();
+        let two = [picture(&[0x80]), vec![0, 0, 1, 0x65, 0b0100_0010, 0b0010_0000, 0x80]].concat();
         assert_eq!(fault(&two, true), None);
     }
 
