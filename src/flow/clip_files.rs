@@ -36,7 +36,7 @@ pub struct ClipFiles {
     pub tombstone: PathBuf,
     /// The poster.
     pub poster: PathBuf,
-    /// While it is cut out of another clip: that one's video under a name of ours.
+    /// While it is cut out of another clip, and a while after that failed: that one's video under a name of ours.
     pub source: PathBuf,
 }
 
@@ -79,7 +79,18 @@ impl ClipFiles {
         publish::publish(&self.tombstone, &self.record).await
     }
 
-    /// Removes all of a clip's files whose row is gone (or `failed`); the tombstone last, because it is what tells
+    /// Removes what an attempt may have made of a clip that is `failed`; what it holds of another one stays.
+    ///
+    /// # Errors
+    /// `storage_unavailable`.
+    pub async fn remove_made(&self) -> Result<()> {
+        for file in [&self.record, &self.poster, &self.video] {
+            publish::remove(file).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes all of a clip's files whose row is gone; the tombstone last, because it is what tells
     /// that the others are to go. Answers the bytes of the video.
     ///
     /// # Errors

@@ -103,12 +103,6 @@ pub async fn begin(
     }
 }
 
-/// Whether a request with this key would be a repeat (it then costs no allowance).
-pub async fn is_repeat(deps: &Deps, user: &UserId, route: &str, key: &str) -> Result<bool> {
-    let found = idempotency::find(deps.db.conn(), user, route, key).await?;
-    Ok(found.is_some_and(|row| row.expires_at > deps.clock.now()))
-}
-
 /// Keeps the answer of the claim's request. Pass the transaction that accepts.
 pub async fn keep_in<C: Conn>(db: &C, claim: &Claim, kept: Kept) -> Result<()> {
     idempotency::keep(

@@ -2,6 +2,12 @@
 //! a further name of the source's file is here: from acceptance to the end of the making the bytes are held, whatever
 //! becomes of the source. The clip itself is made by [`super::render`].
 
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
 use serde_json::json;
 
 use super::{
@@ -9,7 +15,7 @@ use super::{
     capture::{self, Clip, Visibility},
     clip_files::ClipFiles,
     crash, idempotency, library,
-    stores::{self, Which},
+    stores::{self, FILE_LIMIT, Which},
 };
 use crate::{
     access::Caller,
@@ -22,12 +28,14 @@ use crate::{
         window::Precision,
     },
     error::{Code, Error, Result},
-    media::{micros_to_ticks, mp4},
-    store::{self, Tx, clip, job},
+    media::{files::remove_plain, micros_to_ticks, mp4, publish},
+    store::{self, clip, job},
 };
 
 /// For the file's own structure.
 const SLACK_BYTES: u64 = 1024 * 1024;
+/// Bytes in a second that a copy may take at worst.
+const SLOWEST_COPY: u64 = 4 * 1024 * 1024;
 
 /// A trim as asked for.
 #[derive(Debug, Clone)]
@@ -60,17 +68,18 @@ pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip
         source.duration_us.unwrap_or_default(),
     )?;
     deps.stores.demand(Which::Clips)?;
-    let needed = needed_bytes(deps, &source, part).await?;
-    let now = deps.clock.now();
-    let row = clip_row(&source, &request, part, needed, now)?;
-    let held = Held { deps, source: &source, clip: &row };
-    let tx = deps.db.begin().await?;
-    let accepted = accept(deps, tx, &source, &row, &held, request.claim.as_ref()).await;
-    if accepted.is_err() {
-        // no row speaks of it
-        held.release().await;
+    let video = ClipFiles::of(deps, &source.user_id, &source.id)?.video;
+    let needed = needed_bytes(deps, &video, part).await?;
+    let row = clip_row(&source, &request, part, needed, deps.clock.now())?;
+    let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
+    hold(deps, &video, &files.source).await?;
+    if let Err(error) = accept(deps, &source, &row, request.claim.as_ref()).await {
+        // a commit whose answer got lost may have happened: then the row needs it
+        if matches!(clip::find(deps.db.conn(), &row.id).await, Ok(None)) {
+            files.release_source().await;
+        }
+        return Err(error);
     }
-    accepted?;
     crash::point("after-accept-commit");
     tracing::info!(
         clip.id = %row.id, source.id = %source.id, reserved_bytes = row.reserved_bytes,
@@ -83,14 +92,13 @@ pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip
 
 async fn accept(
     deps: &Deps,
-    tx: Tx,
     source: &Clip,
     row: &Clip,
-    held: &Held<'_>,
     claim: Option<&idempotency::Claim>,
 ) -> Result<()> {
-    // the row's lock: a deletion comes before this and is seen, or after it and finds the bytes held
-    if !clip::amend(&tx, &source.id, None, None, false, source.updated_at).await? {
+    let tx = deps.db.begin().await?;
+    // a deletion comes before this and is seen, or after it and finds the bytes held
+    if !clip::lock(&tx, &source.id).await? {
         return Err(Error::not_found("clip"));
     }
     demand_ready(&clip::load(&tx, &source.id).await?)?;
@@ -113,47 +121,56 @@ async fn accept(
         let location = Some(row.id.as_str().to_owned());
         idempotency::keep_in(&tx, claim, idempotency::Kept { status: 202, body, location }).await?;
     }
-    held.hold().await?;
     store::commit(tx).await
 }
 
-/// Another attempt at a failed trim, as long as its source is there.
+/// Another attempt at a failed trim, as long as its source is there, or what was held of it.
 ///
 /// # Errors
 /// `clip_not_ready`, `file_missing`, and what [`trim()`] may fail with for want of room.
 pub(super) async fn retry(deps: &Deps, failed: &Clip) -> Result<Clip> {
-    let (source, part) = source_of(deps, failed).await?;
-    let needed = needed_bytes(deps, &source, part).await?;
+    let part = plan_of(failed)?.part();
+    let files = ClipFiles::of(deps, &failed.user_id, &failed.id)?;
+    let source = source_of(deps, failed).await?;
+    let video = source.as_ref().unwrap_or(&files.source);
+    let needed = needed_bytes(deps, video, part).await?;
+    if source.is_some() {
+        // whatever becomes of this attempt: the reaper lets go of it with the failed clip
+        hold(deps, video, &files.source).await?;
+    }
     let reserved = i64::try_from(needed).unwrap_or(i64::MAX);
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
-    capture::reserve(&tx, deps, &failed.user_id, reserved, now).await?;
     if !clip::make_processing_again(&tx, &failed.id, reserved, now).await? {
         return Err(Error::new(Code::ClipNotReady, "Only a failed clip can be tried again."));
     }
+    // under the row's lock, so that the reaper does not let go of it any more
+    if publish::size(&files.source).await?.is_none() {
+        return Err(gone());
+    }
+    capture::reserve(&tx, deps, &failed.user_id, reserved, now).await?;
     let request_id = failed.request_id.clone();
     job::enqueue_render(&tx, &failed.id, &failed.user_id, capture::MAX_ATTEMPTS, request_id, now)
         .await?;
-    Held { deps, source: &source, clip: failed }.hold().await?;
     let again = clip::load(&tx, &failed.id).await?;
     store::commit(tx).await?;
     deps.wake.jobs.notify_waiters();
     Ok(again)
 }
 
-/// The source of a trim as its row stands, and the part of it.
-async fn source_of(deps: &Deps, clip: &Clip) -> Result<(Clip, Part)> {
-    let part = plan_of(clip)?.part();
+/// The video of a trim's source, if that still is a ready clip.
+async fn source_of(deps: &Deps, clip: &Clip) -> Result<Option<PathBuf>> {
     let found = match &clip.trim_of {
         Some(id) => clip::find(deps.db.conn(), id).await?,
         None => None,
     };
     let source = found.filter(|source| source.user_id == clip.user_id);
     let source = source.filter(|source| source.status == ClipStatus::Ready);
-    let source = source.ok_or_else(|| {
-        Error::new(Code::FileMissing, "The clip that this one was cut out of is gone.")
-    })?;
-    Ok((source, part))
+    source.map(|source| Ok(ClipFiles::of(deps, &source.user_id, &source.id)?.video)).transpose()
+}
+
+fn gone() -> Error {
+    Error::new(Code::FileMissing, "The file that the clip is cut out of is gone.")
 }
 
 /// Which part of its source a trim shows, and when that was.
@@ -171,19 +188,19 @@ fn demand_ready(source: &Clip) -> Result<()> {
 }
 
 /// The bytes of the part itself, from the key frame it needs on, and some for the file's structure.
-async fn needed_bytes(deps: &Deps, source: &Clip, part: Part) -> Result<u64> {
-    let video = ClipFiles::of(deps, &source.user_id, &source.id)?.video;
+async fn needed_bytes(deps: &Deps, video: &Path, part: Part) -> Result<u64> {
+    let video = video.to_owned();
     let (from, to) = (micros_to_ticks(part.from_us), micros_to_ticks(part.to_us));
     let weigh = move || match mp4::weigh(&video, from, to) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     };
     let bytes = stores::work(&deps.stores, Which::Clips, weigh).await?;
-    let bytes =
-        bytes.ok_or_else(|| Error::new(Code::FileMissing, "The file of this clip is gone."))?;
-    let needed = bytes.saturating_add(SLACK_BYTES);
+    let needed = bytes.ok_or_else(gone)?.saturating_add(SLACK_BYTES);
     let free = stores::space(deps, Which::Clips).await?.free;
-    capture::check_disk(free, needed.saturating_add(deps.config.storage.min_free_bytes))?;
+    // the pieces it is taken apart into lie beside the file that is made of them
+    let room = needed.saturating_mul(2);
+    capture::check_disk(free, room.saturating_add(deps.config.storage.min_free_bytes))?;
     Ok(needed)
 }
 
@@ -246,30 +263,45 @@ fn clip_row(
     })
 }
 
-/// The source's bytes under a name of the new clip.
-struct Held<'a> {
-    deps: &'a Deps,
-    source: &'a Clip,
-    clip: &'a Clip,
+/// Gives a source's bytes a name of the new clip; what had that name is replaced. Where the file system has no links
+/// they are copied, so this is no work for a transaction.
+async fn hold(deps: &Deps, video: &Path, place: &Path) -> Result<()> {
+    let work_dir = deps.work_dir();
+    let draft = work_dir.join(format!("{}.part", uuid::Uuid::new_v4().simple()));
+    let (from, to) = (video.to_owned(), draft.clone());
+    let link = move || {
+        std::fs::create_dir_all(&work_dir)?;
+        match std::fs::hard_link(&from, &to) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+            Err(_) => std::fs::metadata(&from).map(|about| Some(about.len())),
+        }
+    };
+    if let Some(bytes) = stores::work(&deps.stores, Which::Clips, link).await? {
+        copy(deps, video, &draft, bytes).await?;
+    }
+    let place = place.to_owned();
+    let name = move || {
+        let named = std::fs::rename(&draft, &place);
+        // two names of the same bytes both stay
+        let removed = remove_plain(&draft);
+        named.and(removed.map(drop))
+    };
+    stores::work(&deps.stores, Which::Clips, name).await
 }
 
-impl Held<'_> {
-    async fn hold(&self) -> Result<()> {
-        let from = ClipFiles::of(self.deps, &self.source.user_id, &self.source.id)?.video;
-        let to = ClipFiles::of(self.deps, &self.clip.user_id, &self.clip.id)?.source;
-        let link = move || match std::fs::hard_link(&from, &to) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(error),
-            // a file system without links
-            Err(_) => std::fs::copy(&from, &to).map(drop),
-        };
-        stores::work(&self.deps.stores, Which::Clips, link).await
-    }
-
-    async fn release(&self) {
-        if let Ok(files) = ClipFiles::of(self.deps, &self.clip.user_id, &self.clip.id) {
-            files.release_source().await;
+/// A whole copy or none; one that hangs the sweep of the work directory finds.
+async fn copy(deps: &Deps, video: &Path, draft: &Path, bytes: u64) -> Result<()> {
+    let (from, to) = (video.to_owned(), draft.to_owned());
+    let copy = move || {
+        let copied = std::fs::copy(&from, &to).and_then(|_| std::fs::File::open(&to)?.sync_all());
+        if copied.is_err() {
+            // best effort: the sweep finds it too
+            let _ = std::fs::remove_file(&to);
         }
-    }
+        copied
+    };
+    let limit = FILE_LIMIT + Duration::from_secs(bytes / SLOWEST_COPY);
+    let copied = deps.stores.get(Which::Clips).gate.run(limit, copy).await;
+    copied.map_err(|trouble| stores::unavailable(Which::Clips, trouble))
 }

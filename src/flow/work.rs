@@ -197,8 +197,9 @@ async fn fail_clip(tx: &Tx, deps: &Deps, clip: &Clip, error: &Error) -> Result<(
     quota::settle(tx, &clip.user_id, clip.reserved_bytes, 0).await?;
     let kept_until = now.plus(deps.config.capture.failed_keep);
     pin::set_expiry(tx, &clip.id, Some(kept_until)).await?;
-    // an earlier attempt may have died between its rename and its commit; under the row's lock nobody publishes
-    if let Err(error) = ClipFiles::of(deps, &clip.user_id, &clip.id)?.remove_all().await {
+    // an earlier attempt may have died between its rename and its commit; under the row's lock nobody publishes;
+    // what a trim holds of its source stays for another attempt, until the reaper lets go of it
+    if let Err(error) = ClipFiles::of(deps, &clip.user_id, &clip.id)?.remove_made().await {
         tracing::warn!(clip.id = %clip.id, error = error.chain(), "files of a failed clip stay");
     }
     Ok(())

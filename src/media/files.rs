@@ -8,6 +8,7 @@
 use std::{
     fs, io,
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Component, Path},
     sync::Arc,
     time::Duration,
@@ -179,7 +180,7 @@ pub struct Entry {
     pub name: String,
     /// A real directory (no link to one).
     pub is_directory: bool,
-    /// Last change of contents, microseconds since the Unix epoch, by the file server's clock.
+    /// Last change of contents or of names (a further name of an old file is young), microseconds since the Unix epoch, by the file server's clock.
     pub changed_us: i64,
 }
 
@@ -189,7 +190,7 @@ pub fn list_entries(directory: &Path) -> io::Result<Vec<Entry>> {
     for name in list_names(directory)?.unwrap_or_default() {
         // what vanishes while we look is not there
         let Ok(about) = fs::symlink_metadata(directory.join(&name)) else { continue };
-        let seconds = std::os::unix::fs::MetadataExt::mtime(&about);
+        let seconds = about.mtime().max(about.ctime());
         entries.push(Entry {
             name,
             is_directory: about.is_dir(),

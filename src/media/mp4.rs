@@ -12,7 +12,7 @@ use std::{
 
 use boxes::{Boxes, full_box, u16_at, u32_at, u64_at};
 pub use patch::{TrackEdit, patch};
-pub use weigh::weigh;
+pub use weigh::{Pictures, pictures, weigh};
 
 /// The index may be this large; ours has about 40 bytes a picture.
 const MAX_MOOV: u64 = 64 << 20;

@@ -219,16 +219,6 @@ pub async fn count_ready<C: Conn>(db: &C, user: &UserId) -> Result<u64> {
         .map_err(|error| db_error("counting a user's clips", error))
 }
 
-/// Clips of a session that are still being made.
-pub async fn list_processing_of<C: Conn>(db: &C, session: &SessionId) -> Result<Vec<Model>> {
-    Entity::find()
-        .filter(Column::SessionId.eq(session.clone()))
-        .filter(Column::Status.eq(ClipStatus::Processing))
-        .all(db)
-        .await
-        .map_err(|error| db_error("listing a session's captures", error))
-}
-
 /// Failed clips last touched before `before`.
 pub async fn list_failed_before<C: Conn>(
     db: &C,
@@ -394,6 +384,17 @@ pub async fn make_processing_again(
         ..Default::default()
     };
     update_if(tx, id, ClipStatus::Processing.follows(), change).await
+}
+
+/// Takes the row's lock and changes nothing; false if there is no such clip.
+pub async fn lock(tx: &Tx, id: &ClipId) -> Result<bool> {
+    let outcome = Entity::update_many()
+        .col_expr(Column::LinkGeneration, super::schema::plus(Column::LinkGeneration, 0))
+        .filter(Column::Id.eq(id.clone()))
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("locking a clip", error))?;
+    Ok(outcome.rows_affected > 0)
 }
 
 /// Changes what its owner may change; `raise_generation` voids the links made so far. False if there is no such clip.

@@ -55,5 +55,9 @@ on_both_engines!(
     trim::a_trim_shows_the_pictures_of_its_part_and_no_others,
     trim::a_trim_across_a_gap_knows_when_it_was,
     trim::a_trim_outlives_the_clip_it_is_cut_out_of,
+    trim::a_failed_trim_is_made_from_what_it_held_of_a_source_that_is_gone,
+    trim::a_new_name_of_an_old_file_is_young,
+    trim::a_damaged_source_is_no_shorter_clip,
+    trim::the_native_muxer_copies_a_part_of_an_exact_clip,
     trim::what_cannot_be_trimmed_is_refused_and_a_repeat_gets_the_same_clip,
 );

@@ -1,7 +1,12 @@
 //! Clips cut out of clips.
 
 use axum::http::StatusCode;
-use livekit_replay::{domain::id::UserId, store::quota};
+use livekit_replay::{
+    config::Muxer,
+    domain::id::{ClipId, UserId},
+    flow::reap,
+    store::quota,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -149,7 +154,6 @@ pub async fn a_trim_outlives_the_clip_it_is_cut_out_of(bench: Bench) {
         (&failed["status"], &failed["error"]["code"]),
         (&json!("failed"), &json!("ffmpeg_failed"))
     );
-    assert!(!held.exists());
     let path = format!("/clips/{}/retry", failing["id"].as_str().unwrap());
     let asked = [("prefer", "respond-async")];
     let retried = bench.ask_with("cat", "POST", &path, None, &asked).await;
@@ -227,5 +231,124 @@ pub async fn what_cannot_be_trimmed_is_refused_and_a_repeat_gets_the_same_clip(b
     studio::make_all(&bench).await;
     let listed = bench.ask("dan", "GET", "/my-clips", None).await.json();
     assert_eq!(listed["total"], 2);
+    bench.close().await;
+}
+
+/// A trim whose only attempt fails, while what it holds of its source is good.
+async fn failed(bench: &Bench, user: &str, source: &Value) -> Value {
+    let part = json!({ "startSeconds": 1, "endSeconds": 3 });
+    let accepted = ask(bench, user, source, part).await.json();
+    let held = studio::files(bench, user, &accepted).source;
+    let aside = held.with_extension("aside");
+    std::fs::rename(&held, &aside).unwrap();
+    std::fs::write(&held, b"no video").unwrap();
+    studio::make_all(bench).await;
+    let clip = studio::clip(bench, user, &accepted["id"]).await;
+    assert_eq!(clip["status"], "failed", "{clip:#}");
+    std::fs::rename(&aside, &held).unwrap();
+    clip
+}
+
+pub async fn a_failed_trim_is_made_from_what_it_held_of_a_source_that_is_gone(bench: Bench) {
+    let session = bench.session("fay", 20).await;
+    studio::write(&bench, &session, 1, 0..8).await;
+    studio::end(&bench, &session, 1, 16).await;
+    let source = studio::captured(&bench, "fay", session.window(2, 10)).await;
+    let first = failed(&bench, "fay", &source).await;
+    let second = failed(&bench, "fay", &source).await;
+    let path = format!("/clips/{}", source["id"].as_str().unwrap());
+    assert_eq!(bench.ask("fay", "DELETE", &path, None).await.status, StatusCode::OK);
+    let retry = async |clip: &Value| {
+        let path = format!("/clips/{}/retry", clip["id"].as_str().unwrap());
+        bench.ask_with("fay", "POST", &path, None, &[("prefer", "respond-async")]).await
+    };
+    let retried = retry(&first).await;
+    assert_eq!(retried.status, StatusCode::ACCEPTED, "{:#}", retried.json());
+    studio::make_all(&bench).await;
+    let made = studio::clip(&bench, "fay", &first["id"]).await;
+    assert_eq!(numbers(&bench, "fay", &made), (90..150).collect::<Vec<_>>());
+    assert!(!studio::files(&bench, "fay", &first).source.exists());
+
+    // as long as another attempt is promised, and no longer
+    let held = studio::files(&bench, "fay", &second).source;
+    let keep = i64::try_from(bench.deps.config.capture.failed_keep.as_micros()).unwrap();
+    bench.clock.advance_micros(keep - 60_000_000);
+    reap::run(&bench.deps, true, false).await.unwrap();
+    assert!(held.exists());
+    bench.clock.advance_micros(3_720_000_000);
+    reap::run(&bench.deps, true, false).await.unwrap();
+    assert!(!held.exists());
+    let refused = retry(&second).await;
+    assert_eq!(refused.json()["code"], "file_missing", "{:#}", refused.json());
+    bench.assert_accounts_are_true().await;
+    bench.close().await;
+}
+
+pub async fn a_new_name_of_an_old_file_is_young(bench: Bench) {
+    let session = bench.session("gus", 20).await;
+    studio::write(&bench, &session, 1, 0..8).await;
+    studio::end(&bench, &session, 1, 16).await;
+    let source = studio::captured(&bench, "gus", session.window(2, 10)).await;
+    let video = studio::files(&bench, "gus", &source).video;
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7 * 86_400);
+    std::fs::File::options().write(true).open(&video).unwrap().set_modified(old).unwrap();
+    // a trim that is about to be accepted: its row is not there yet
+    let early = video.with_file_name(format!("{}.source", ClipId::generate()));
+    std::fs::hard_link(&video, &early).unwrap();
+    let counts = reap::run(&bench.deps, true, false).await.unwrap();
+    assert_eq!(counts.quarantined, 0, "{counts:?}");
+    assert!(early.exists());
+    bench.clock.advance_micros(2 * 3_600_000_000);
+    let counts = reap::run(&bench.deps, true, false).await.unwrap();
+    assert_eq!(counts.quarantined, 1, "{counts:?}");
+    assert!(!early.exists() && video.exists());
+    bench.close().await;
+}
+
+pub async fn a_damaged_source_is_no_shorter_clip(bench: Bench) {
+    let session = bench.session("hal", 20).await;
+    studio::write(&bench, &session, 1, 0..8).await;
+    studio::end(&bench, &session, 1, 16).await;
+    let mut window = session.window(2, 14);
+    window["precision"] = json!("keyframe");
+    let source = studio::captured(&bench, "hal", window).await;
+    let video = studio::files(&bench, "hal", &source).video;
+    let whole = std::fs::read(&video).unwrap();
+    let (middle, end) = (whole.len() / 2, whole.len() * 2 / 3);
+    let mut holed = whole.clone();
+    holed[middle..end].fill(0);
+    for (what, bytes) in [("holed", &holed[..]), ("cut off", &whole[..end])] {
+        for precision in ["keyframe", "exact"] {
+            let part = json!({ "startSeconds": 1, "endSeconds": 11, "precision": precision });
+            let reply = ask(&bench, "hal", &source, part).await;
+            assert_eq!(reply.status, StatusCode::ACCEPTED, "{:#}", reply.json());
+            // under all its names
+            std::fs::write(&video, bytes).unwrap();
+            studio::make_all(&bench).await;
+            std::fs::write(&video, &whole).unwrap();
+            let clip = studio::clip(&bench, "hal", &reply.json()["id"]).await;
+            assert_eq!(clip["status"], "failed", "{what} {precision}: {clip:#}");
+            assert_eq!(clip["error"]["code"], "ffmpeg_failed", "{what} {precision}");
+        }
+    }
+    let part = json!({ "startSeconds": 1, "endSeconds": 11 });
+    let clip = trimmed(&bench, "hal", &source, part).await;
+    assert_eq!(numbers(&bench, "hal", &clip), (90..390).collect::<Vec<_>>());
+    bench.close().await;
+}
+
+pub async fn the_native_muxer_copies_a_part_of_an_exact_clip(bench: Bench) {
+    let bench = studio::with_config(bench, |config| config.capture.muxer = Muxer::Native);
+    let session = bench.session("ida", 20).await;
+    studio::write(&bench, &session, 1, 0..8).await;
+    studio::end(&bench, &session, 1, 16).await;
+    let source = studio::captured(&bench, "ida", session.window(3, 13)).await;
+    assert_eq!(source["precision"], "exact");
+    // over the encoded edge and on; then from a copied key frame on
+    for (start, shown) in [(0.5, 90..270), (3.5, 180..270)] {
+        let part = json!({ "startSeconds": start, "endSeconds": 6, "precision": "keyframe" });
+        let clip = trimmed(&bench, "ida", &source, part).await;
+        assert_eq!(numbers(&bench, "ida", &clip), shown.collect::<Vec<_>>(), "{clip:#}");
+    }
     bench.close().await;
 }

@@ -218,10 +218,11 @@ pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved = i64::try_from(needed).unwrap_or(i64::MAX);
     capture::check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
-    capture::reserve(&tx, deps, &material.session.user_id, reserved, now).await?;
+    // in the order of locks: clip, account
     if !clip::make_processing_again(&tx, id, reserved, now).await? {
         return Err(Error::new(Code::ClipNotReady, "This clip is being tried again already."));
     }
+    capture::reserve(&tx, deps, &material.session.user_id, reserved, now).await?;
     pin::set_expiry(&tx, id, None).await?;
     let request_id = clip.request_id.clone();
     job::enqueue_render(&tx, id, &clip.user_id, capture::MAX_ATTEMPTS, request_id, now).await?;

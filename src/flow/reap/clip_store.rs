@@ -49,7 +49,8 @@ fn is_key(name: &str) -> bool {
 
 async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Counts) -> Result<()> {
     let directory = deps.config.storage.clips.join(user);
-    // files before rows: a clip's row is there before any of its files
+    // files before rows: a clip's row is there before any of its files but `.source`, which is young until its row
+    // is there
     let at = directory.clone();
     let entries = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
     let mut groups: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -60,14 +61,17 @@ async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Count
     let ids: Vec<ClipId> = groups.keys().map(ClipId::new).collect();
     let known = clip::list_existing(deps.db.conn(), &ids).await?;
     let known: BTreeSet<&str> = known.iter().map(ClipId::as_str).collect();
+    let limit = youngest(deps.clock.now());
     for (stem, entries) in &groups {
         if !known.contains(stem.as_str()) {
             unknown(deps, user, stem, entries, dry_run, counts).await?;
         } else if !dry_run && has(entries, stem, "deleted") {
             undo_deletion(deps, user, stem).await?;
         }
-        if known.contains(stem.as_str()) && !dry_run && has(entries, stem, "source") {
-            release_source(deps, stem).await?;
+        let source = format!("{stem}.source");
+        let old = |entry: &&Entry| entry.name == source && entry.changed_us < limit;
+        if known.contains(stem.as_str()) && !dry_run && entries.iter().any(|entry| old(&entry)) {
+            release_source(deps, &ClipId::new(stem)).await?;
         }
     }
     Ok(())
@@ -77,13 +81,28 @@ fn has(entries: &[Entry], stem: &str, ending: &str) -> bool {
     entries.iter().any(|entry| entry.name == format!("{stem}.{ending}"))
 }
 
-/// A trim that is done, or given up, no longer holds the clip it was cut out of.
-async fn release_source(deps: &Deps, stem: &str) -> Result<()> {
-    let Some(clip) = clip::find(deps.db.conn(), &ClipId::new(stem)).await? else { return Ok(()) };
-    if clip.status != ClipStatus::Processing {
-        ClipFiles::of(deps, &clip.user_id, &clip.id)?.release_source().await;
+/// What is younger than this may be in the making; microseconds.
+fn youngest(now: Timestamp) -> i64 {
+    now.plus_seconds(-UNKNOWN_SECONDS).as_micros()
+}
+
+/// A trim that is done, or failed longer ago than another attempt is promised, no longer holds the clip it was cut
+/// out of.
+async fn release_source(deps: &Deps, id: &ClipId) -> Result<()> {
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    // under the row's lock: another attempt comes before this and is seen, or after it and finds nothing
+    clip::lock(&tx, id).await?;
+    let Some(clip) = clip::find(&tx, id).await? else { return store::rollback(tx).await };
+    let done = match clip.status {
+        ClipStatus::Processing => false,
+        ClipStatus::Failed => clip.updated_at.plus(deps.config.capture.failed_keep) <= now,
+        _ => true,
+    };
+    if done {
+        ClipFiles::of(deps, &clip.user_id, id)?.release_source().await;
     }
-    Ok(())
+    store::commit(tx).await
 }
 
 /// A deletion that died before its commit: the clip is there, and gets its record back.
@@ -119,7 +138,7 @@ async fn unknown(
         return Ok(());
     }
     let now = deps.clock.now();
-    let limit = now.plus_seconds(-UNKNOWN_SECONDS).as_micros();
+    let limit = youngest(now);
     for entry in entries.iter().filter(|entry| entry.changed_us < limit) {
         counts.quarantined += 1;
         if !dry_run {

@@ -18,7 +18,7 @@ use crate::{
         cut::CutOutcome,
         ffmpeg::Limits,
         micros_to_ticks,
-        reopen::{self, reopen},
+        reopen::{self, Opened, reopen},
         ticks_to_micros,
     },
     store::clip::Finished,
@@ -31,17 +31,18 @@ impl Attempt<'_> {
         let part = plan.part();
         work::count_attempt(self.deps, self.leased).await?;
         let began = Instant::now();
-        let segments = self.take_apart(part).await?;
+        let mut opened = self.take_apart(part).await?;
         self.phases.pin_ms = elapsed_ms(began);
         let began = Instant::now();
         let cut = CutPart {
-            segments,
+            segments: std::mem::take(&mut opened.segments),
             from_pts: reopen::OFFSET + micros_to_ticks(part.from_us),
             to_pts: reopen::OFFSET + micros_to_ticks(part.to_us),
         };
         let shown_from = plan.line().on_screen(part).from;
         let outcome = self.cut(vec![cut], shown_from).await?;
         self.phases.mux_ms = elapsed_ms(began);
+        demand_whole(&opened, &outcome)?;
         crash::point("during-mux");
         drop(place);
         let began = Instant::now();
@@ -50,7 +51,7 @@ impl Attempt<'_> {
         self.settle(&done, &outcome.file).await
     }
 
-    async fn take_apart(&self, part: Part) -> Result<Vec<crate::media::compose::SegmentFile>> {
+    async fn take_apart(&self, part: Part) -> Result<Opened> {
         tokio::fs::create_dir_all(&self.work_dir).await.map_err(|error| {
             Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
                 .retryable()
@@ -65,6 +66,17 @@ impl Attempt<'_> {
         let (from, to) = (micros_to_ticks(part.from_us), micros_to_ticks(part.to_us));
         reopen(&ffmpeg(), &source, from, to, &self.work_dir, &limits).await
     }
+}
+
+/// A source that lost some of its pictures makes no clip.
+fn demand_whole(opened: &Opened, outcome: &CutOutcome) -> Result<()> {
+    let (Some(first), Some(last)) = (outcome.parts.first(), outcome.parts.last()) else {
+        return Err(Error::internal("settling a clip", "a file without a part"));
+    };
+    let pictures: u64 = outcome.parts.iter().map(|part| part.frames).sum();
+    let length = last.end_pts - first.first_pts;
+    let frame = length / i64::try_from(pictures).unwrap_or(i64::MAX).max(1);
+    opened.demand_whole(first.first_pts, last.end_pts, pictures, frame)
 }
 
 /// What the finished file is, in screen time.

@@ -67,7 +67,7 @@ pub fn copy(
     control: &Arc<Control>,
 ) -> Result<Copied, Ended> {
     for factor in LARGER {
-        let head = head(plan, meta, factor)?;
+        let head = head(plan, meta, factor);
         let writer = Writer::create(path, head, Arc::clone(control))?;
         let mut sink = Samples { writer, halted: None };
         let composed = match compose::order(parts, plan, &mut sink) {
@@ -86,25 +86,20 @@ pub fn copy(
     Err(Halt::NoRoom.into())
 }
 
-fn head(plan: &Plan, meta: &Metadata, factor: u64) -> Result<Head, Ended> {
-    let sets = plan.sets.units().to_vec();
-    let is_sequence = |set: &&Vec<u8>| set.first().is_some_and(|first| first & 31 == 7);
-    if sets.iter().filter(is_sequence).count() != 1 {
-        return Err(Ended::Unfit("several sequence parameter sets".to_owned()));
-    }
+fn head(plan: &Plan, meta: &Metadata, factor: u64) -> Head {
     let ticks = u64::try_from(plan.duration).unwrap_or(0);
     let every = u64::try_from(plan.frame_duration).unwrap_or(0).max(1);
     let rate = plan.audio.map_or(0, |format| u64::from(format.rate));
     let frames = ticks * rate / 1024 / TICKS.unsigned_abs();
-    Ok(Head {
-        sets,
+    Head {
+        sets: plan.sets.units().to_vec(),
         audio: plan.audio,
         meta: meta.clone(),
         // an eighth more than there should be
         pictures: (ticks / every * 9 / 8 + 100) * factor,
         frames: (frames * 9 / 8 + 100) * factor,
         frame_duration: plan.frame_duration,
-    })
+    }
 }
 
 struct Samples {
