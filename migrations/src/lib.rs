@@ -14,6 +14,7 @@ mod m0004_upkeep;
 mod m0005_preview;
 mod m0006_trims;
 mod m0007_turns;
+mod m0008_session_links;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_preview::Migration),
             Box::new(m0006_trims::Migration),
             Box::new(m0007_turns::Migration),
+            Box::new(m0008_session_links::Migration),
         ]
     }
 }

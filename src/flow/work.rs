@@ -39,9 +39,8 @@ impl Places {
     /// [`Code::Overloaded`].
     pub async fn take(&self, config: &Config, longest: Duration) -> Result<OwnedSemaphorePermit> {
         let taken = tokio::time::timeout(longest, self.get(config).acquire_owned()).await;
-        let busy = "Too many videos are being made at the moment; try again.";
         taken
-            .map_err(|_| Error::new(Code::Overloaded, busy).retry_after(BUSY_FOR))?
+            .map_err(|_| busy("Too many videos are being made at the moment; try again."))?
             .map_err(|error| Error::internal("taking a place", error))
     }
 }
@@ -76,6 +75,11 @@ impl Place {
         }
         self.held.is_some()
     }
+}
+
+/// Somebody found no place.
+pub(super) fn busy(detail: &'static str) -> Error {
+    Error::new(Code::Overloaded, detail).retry_after(BUSY_FOR)
 }
 
 /// When somebody who found no place may try again.

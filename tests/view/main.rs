@@ -43,10 +43,12 @@ macro_rules! on_both_engines {
 
 on_both_engines!(
     look::a_filmstrip_shows_the_key_frames_where_they_were,
+    look::an_image_is_made_once_however_many_ask,
     look::an_estimate_says_what_a_capture_would_take,
     preview::a_preview_plays_through_across_an_epoch_change,
     preview::a_preview_slides_while_cleanup_runs_and_no_number_changes,
     preview::a_link_opens_what_it_was_made_for_and_nothing_else,
+    preview::links_end_with_what_they_were_made_for,
     preview::a_clip_can_be_watched_while_it_is_being_made,
     stream::a_stream_begins_before_it_ends_and_shows_its_window,
     stream::a_reader_who_leaves_ends_the_work_and_lets_the_segments_go,
