@@ -53,6 +53,8 @@ on_both_engines!(
     stream::a_stream_begins_before_it_ends_and_shows_its_window,
     stream::a_reader_who_leaves_ends_the_work_and_lets_the_segments_go,
     stream::half_a_video_never_looks_whole,
+    stream::who_does_not_read_keeps_nobody_from_capturing,
+    stream::who_never_reads_again_is_broken_off,
     stream::a_stream_is_a_capture_to_rights_and_limits,
     trim::a_trim_shows_the_pictures_of_its_part_and_no_others,
     trim::a_trim_across_a_gap_knows_when_it_was,
