@@ -103,24 +103,36 @@ pub async fn stream(
     let community = session.community_id.as_ref();
     authorize::require(deps, caller, Permission::CaptureReplay, community).await?;
     deps.stores.demand(Which::Buffer)?;
-    if deps.stop.is_cancelled() {
-        return Err(Error::new(Code::Draining, "The service is shutting down."));
-    }
     let turn = deps.places.begin_stream(&caller.user_id)?;
     index::index_session(deps, id).await?;
-    let (window, pinned) = pin_it(deps, id, request, arrived_at).await?;
-    let title = format!("Replay {}", window.from.to_rfc3339().replace(['T', ':'], " "));
-    let (out, pieces) = mpsc::channel(PIECES_AHEAD);
-    let whole = Arc::new(AtomicBool::new(false));
-    let mut rest = Rest { pieces, whole: Arc::clone(&whole) };
-    let session = id.clone();
-    let job = Job { deps: deps.clone(), session, window, pinned, arrived_at, turn, whole };
-    let meta = Metadata { title: Some(title.clone()), started_at: Some(window.from) };
-    deps.tasks.spawn(job.run(meta, out));
+    // whoever asked may leave at any moment; once pinned there is somebody who lets go again
+    let (owned, id, request) = (deps.clone(), id.clone(), request.clone());
+    let begin = async move { begin(owned, id, &request, arrived_at, turn).await };
+    let (title, mut rest) = deps.to_the_end(begin).await?;
     match rest.next().await {
         Some(first) => Ok(Streaming { title, first: first?, rest }),
         None => Err(Error::internal("streaming", "there is neither a video nor an error")),
     }
+}
+
+/// Pins the window and starts the work.
+async fn begin(
+    deps: Deps,
+    session: SessionId,
+    request: &WindowRequest,
+    arrived_at: Timestamp,
+    turn: work::Streaming,
+) -> Result<(String, Rest)> {
+    let (window, pinned) = pin_it(&deps, &session, request, arrived_at).await?;
+    let title = format!("Replay {}", window.from.to_rfc3339().replace(['T', ':'], " "));
+    let (out, pieces) = mpsc::channel(PIECES_AHEAD);
+    let whole = Arc::new(AtomicBool::new(false));
+    let rest = Rest { pieces, whole: Arc::clone(&whole) };
+    let tasks = deps.tasks.clone();
+    let job = Job { deps, session, window, pinned, arrived_at, turn, whole };
+    let meta = Metadata { title: Some(title.clone()), started_at: Some(window.from) };
+    tasks.spawn(job.run(meta, out));
+    Ok((title, rest))
 }
 
 /// Judges the window and pins it, in one transaction.
