@@ -15,6 +15,7 @@ mod m0005_preview;
 mod m0006_trims;
 mod m0007_turns;
 mod m0008_checksums;
+mod m0009_session_links;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_trims::Migration),
             Box::new(m0007_turns::Migration),
             Box::new(m0008_checksums::Migration),
+            Box::new(m0009_session_links::Migration),
         ]
     }
 }

@@ -3,8 +3,11 @@
 //! another replica, is made again, as long as it would show the same.
 
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard},
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +19,7 @@ use super::{
     material::Material,
     preview, render,
     stores::{self, Which},
+    work::busy,
 };
 use crate::{
     access::Caller,
@@ -53,6 +57,34 @@ pub struct Span {
     pub window: Window,
     /// 1 to [`MOST`].
     pub count: u32,
+}
+
+/// What the address of an image says. Anybody can write one: it means nothing before its signature is found to be ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The window's start, microseconds since the Unix epoch.
+    pub from: i64,
+    /// Its end.
+    pub to: i64,
+    /// Pictures.
+    pub count: u32,
+    /// The session's link generation when it was made.
+    pub generation: i32,
+    /// Names the pictures that it shows.
+    pub shows: String,
+}
+
+impl Address {
+    /// What is signed, and by what the image is kept. A session's id holds no `/`, nor do the numbers.
+    fn name(&self, session: &SessionId) -> String {
+        let Address { from, to, count, generation, shows } = self;
+        format!("{session}/{from}/{to}/{count}/{generation}/{shows}")
+    }
+
+    fn query(&self) -> String {
+        let Address { from, to, count, generation, shows } = self;
+        format!("f={from}&t={to}&n={count}&g={generation}&h={shows}")
+    }
 }
 
 /// A filmstrip: its cues as WebVTT, without the image's address.
@@ -96,58 +128,93 @@ pub async fn filmstrip(
     let chosen = Chosen::of(deps, &material, span)?;
     let now = deps.clock.now();
     let expires = links::expiry(now, deps.config.clips.link_ttl);
-    let name = chosen.name(id, span);
-    made(deps, &session, &name, &chosen, expires).await?;
-    let viewer = Viewer { user: session.user_id, member_since: None };
-    let link = Link { scope: Scope::Filmstrip, id: &name, generation: 0 };
-    let signature = links::sign(&deps.link_key, link, &viewer, expires);
     let (from, to) = (from.as_micros(), to.as_micros());
-    let query = format!("f={from}&t={to}&n={count}&{signature}");
-    Ok(Strip { span, query, cues: chosen.cues(span) })
+    let generation = session.link_generation;
+    let address = Address { from, to, count, generation, shows: chosen.hash() };
+    let name = address.name(id);
+    let cues = chosen.cues(span);
+    made(deps, id, &address, Some(chosen), expires).await?;
+    let viewer = Viewer { user: session.user_id, member_since: None };
+    let link = Link { scope: Scope::Filmstrip, id: &name, generation };
+    let signature = links::sign(&deps.link_key, link, &viewer, expires);
+    Ok(Strip { span, query: format!("{}&{signature}", address.query()), cues })
 }
 
-/// The image of a filmstrip, by its signed query.
+/// The image of a filmstrip, by its signed query. Nothing is looked up before the signature is found to be ours.
 ///
 /// # Errors
-/// As [`filmstrip`], `unauthenticated`; `not_found` once it would not show the same any more.
-pub async fn image(deps: &Deps, query: &SignedQuery, id: &SessionId, span: Span) -> Result<Bytes> {
-    let session = session::load(deps.db.conn(), id).await?;
+/// As [`filmstrip`], `unauthenticated` (also once the recording was discarded); `not_found` once it would not show the
+/// same any more.
+pub async fn image(
+    deps: &Deps,
+    query: &SignedQuery,
+    id: &SessionId,
+    address: &Address,
+) -> Result<Bytes> {
     let now = deps.clock.now();
-    if span.count > MOST || !preview::is_promised(&session, now) {
-        deps.filmstrips.forget(id);
-        return Err(Error::not_found("filmstrip"));
-    }
-    let material = Material::load(deps.db.conn(), id).await?;
-    let chosen = Chosen::of(deps, &material, span)?;
-    let name = chosen.name(id, span);
-    let link = Link { scope: Scope::Filmstrip, id: &name, generation: 0 };
+    let (name, generation) = (address.name(id), address.generation);
+    let link = Link { scope: Scope::Filmstrip, id: &name, generation };
     let viewer = links::verify(&deps.link_key, link, query, now)?;
+    let session = session::load(deps.db.conn(), id).await?;
     if viewer.user != session.user_id {
         return Err(Error::not_found("session"));
     }
+    if session.link_generation != generation {
+        return Err(links::bad_link());
+    }
+    if !preview::is_promised(&session, now) {
+        deps.filmstrips.forget(id);
+        return Err(gone());
+    }
     let expires = Timestamp::from_micros(query.e.unwrap_or(0).saturating_mul(1_000_000));
-    made(deps, &session, &name, &chosen, expires).await
+    made(deps, id, address, None, expires).await
 }
 
-/// The image as it is kept, or made now.
+/// The image as it is kept, or made now: whoever asks for one that is being made waits for that.
 async fn made(
     deps: &Deps,
-    session: &session::Model,
-    name: &str,
-    chosen: &Chosen,
+    session: &SessionId,
+    address: &Address,
+    chosen: Option<Chosen>,
     expires: Timestamp,
 ) -> Result<Bytes> {
-    let now = deps.clock.now();
-    if let Some(image) = deps.filmstrips.find(name, now) {
+    let name = address.name(session);
+    if let Some(image) = deps.filmstrips.find(&name, deps.clock.now()) {
         return Ok(image);
     }
     let longest = deps.config.capture.wait.min(WAIT_FOR_PLACE);
+    let turn = deps.filmstrips.turn(&name);
+    let _turn = tokio::time::timeout(longest, turn.lock())
+        .await
+        .map_err(|_| busy("This filmstrip is being made; try again."))?;
+    // whoever had the turn before may have made it
+    if let Some(image) = deps.filmstrips.find(&name, deps.clock.now()) {
+        return Ok(image);
+    }
+    let chosen = match chosen {
+        Some(chosen) => chosen,
+        None => chosen_by(deps, session, address).await?,
+    };
     let _place = deps.places.take(&deps.config, longest).await?;
     let limits = Limits { deadline: DEADLINE, stall: DEADLINE, cancel: deps.stop.child_token() };
-    let pictures = chosen.pictures.iter().map(|(_, picture)| picture.clone()).collect();
+    let pictures = chosen.pictures.into_iter().map(|(_, picture)| picture).collect();
+    deps.filmstrips.runs.fetch_add(1, Ordering::Relaxed);
     let image = filmstrip::sprite(&render::ffmpeg(), pictures, chosen.height, &limits).await?;
-    deps.filmstrips.keep(&session.id, name, &image, expires);
+    deps.filmstrips.keep(session, &name, &image, expires);
     Ok(image)
+}
+
+/// What an address that is ours shows, as long as that is what it showed when it was made.
+async fn chosen_by(deps: &Deps, session: &SessionId, address: &Address) -> Result<Chosen> {
+    let material = Material::load(deps.db.conn(), session).await?;
+    let micros = Timestamp::from_micros;
+    let window = Window::new(micros(address.from), micros(address.to));
+    let chosen = Chosen::of(deps, &material, Span { window, count: address.count })?;
+    if chosen.hash() == address.shows { Ok(chosen) } else { Err(gone()) }
+}
+
+fn gone() -> Error {
+    Error::not_found("filmstrip")
 }
 
 fn nothing() -> Error {
@@ -189,14 +256,13 @@ impl Chosen {
         if chosen.pictures.is_empty() { Err(nothing()) } else { Ok(chosen) }
     }
 
-    /// What is signed and by what it is kept: the span and every picture of it.
-    fn name(&self, session: &SessionId, span: Span) -> String {
+    /// Names every picture.
+    fn hash(&self) -> String {
         let mut hash = blake3::Hasher::new();
         for (name, _) in &self.pictures {
             hash.update(name.as_bytes()).update(b"/");
         }
-        let (from, to) = (span.window.from.as_micros(), span.window.to.as_micros());
-        format!("{session}/{from}/{to}/{}/{}", span.count, hash.finalize().to_hex())
+        hash.finalize().to_hex().to_string()
     }
 
     fn cues(&self, span: Span) -> Vec<(i64, i64, [u32; 4])> {
@@ -254,9 +320,17 @@ fn picture_at(deps: &Deps, material: &Material, at: Timestamp) -> Result<Option<
     Ok(Some((name, picture, segment.width, segment.height)))
 }
 
-/// The images of this process, oldest first.
+/// The images of this process.
 #[derive(Debug, Default)]
-pub struct Cache(Mutex<VecDeque<Entry>>);
+pub struct Cache {
+    /// Oldest first.
+    entries: Mutex<VecDeque<Entry>>,
+    /// Held by whoever makes an image, by its name.
+    turns: Mutex<HashMap<String, Weak<Turn>>>,
+    runs: AtomicU64,
+}
+
+type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Debug)]
 struct Entry {
@@ -268,7 +342,24 @@ struct Entry {
 
 impl Cache {
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.0.lock().unwrap_or_else(|broken| broken.into_inner())
+        self.entries.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// How often an image was made since the process began.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// The lock under which the image of that name is made.
+    fn turn(&self, name: &str) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(|broken| broken.into_inner());
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(name).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Turn::default());
+        turns.insert(name.to_owned(), Arc::downgrade(&turn));
+        turn
     }
 
     fn find(&self, name: &str, now: Timestamp) -> Option<Bytes> {

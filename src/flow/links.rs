@@ -23,8 +23,10 @@ text_enum!(
         SessionPreview = "session_preview",
         /// The playlist of a clip that is being made.
         ClipPreview = "clip_preview",
-        /// One segment of either.
+        /// One segment of a session's preview.
         Segment = "segment",
+        /// One segment of a clip's preview.
+        ClipSegment = "clip_segment",
         /// The image of a filmstrip.
         Filmstrip = "filmstrip",
     }
@@ -92,12 +94,10 @@ pub fn verify(key: &[u8], link: Link<'_>, query: &SignedQuery, now: Timestamp) -
         Some((query.e?, String::from_utf8(user).ok()?, signature))
     };
     let Some((e, user, signature)) = given() else {
-        return Err(refused("bad_link", "This link is not complete."));
+        return Err(bad_link());
     };
     // compares in constant time
-    mac(key, link, &user, e, query.m)
-        .verify_slice(&signature)
-        .map_err(|_| refused("bad_link", "This link does not work, or does not work any more."))?;
+    mac(key, link, &user, e, query.m).verify_slice(&signature).map_err(|_| bad_link())?;
     if now.as_micros().div_euclid(1_000_000) >= e {
         return Err(refused("link_expired", "This link has expired."));
     }
@@ -110,6 +110,11 @@ pub fn expiry(now: Timestamp, ttl: std::time::Duration) -> Timestamp {
     const MINUTE: i64 = 60_000_000;
     let end = now.plus(ttl).as_micros();
     Timestamp::from_micros((end + MINUTE - 1).div_euclid(MINUTE) * MINUTE)
+}
+
+/// A link that does not work, whatever the reason.
+pub fn bad_link() -> Error {
+    refused("bad_link", "This link does not work, or does not work any more.")
 }
 
 fn refused(reason: &str, detail: &str) -> Error {

@@ -40,13 +40,17 @@ pub async fn end(
     let now = deps.clock.now();
     let nothing_to_keep = matches!(reason, EndReason::StartFailed | EndReason::Discarded);
     let capturable_until = if nothing_to_keep { now } else { now.plus(deps.config.buffer.grace) };
+    let discarded = reason == EndReason::Discarded;
+    let next = session.link_generation.saturating_add(1);
     let change = session::ActiveModel {
         status: Set(SessionStatus::Stopping),
         end_reason: Set(Some(reason)),
         ended_at: Set(Some(ended_at)),
         stop_requested_at: Set(Some(now)),
         capturable_until: Set(Some(capturable_until)),
-        discard: Set(reason == EndReason::Discarded),
+        discard: Set(discarded),
+        // what was handed out for looking opens nothing any more
+        link_generation: if discarded { Set(next) } else { Default::default() },
         updated_at: Set(now),
         ..Default::default()
     };

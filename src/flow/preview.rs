@@ -24,12 +24,9 @@ use crate::{
         time::{Timestamp, Window},
     },
     error::{Code, Error, Result},
-    media::files::{Found, read_plain},
+    media::files::{Opened, open_plain},
     store::{self, clip, epoch, pin, preview as rows, segment, session},
 };
-
-/// No segment is larger: two seconds at 200 Mbit/s.
-const MOST_BYTES: u64 = 64 << 20;
 
 /// By what somebody asks.
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +37,13 @@ pub enum Access<'a> {
     Token(&'a Caller),
 }
 
-/// A segment as it is sent.
+/// A segment that may be sent.
 #[derive(Debug)]
 pub struct Segment {
-    /// The whole file.
-    pub bytes: Vec<u8>,
+    /// The file, open.
+    pub file: std::fs::File,
+    /// Bytes of it.
+    pub size: u64,
     /// Names these bytes.
     pub tag: String,
 }
@@ -55,7 +54,9 @@ pub fn session_query(deps: &Deps, caller: &Caller, session: &session::Model) -> 
     let own = caller.user_id == session.user_id;
     (own && is_promised(session, now)).then(|| {
         let expires = links::expiry(now, deps.config.clips.link_ttl);
-        sign(deps, Scope::SessionPreview, session.id.as_str(), 0, session, expires)
+        let generation = session.link_generation;
+        let link = Link { scope: Scope::SessionPreview, id: session.id.as_str(), generation };
+        sign(deps, link, session, expires)
     })
 }
 
@@ -66,16 +67,9 @@ pub(super) fn is_promised(session: &session::Model, now: Timestamp) -> bool {
     session.status.holds_place() || (there && kept)
 }
 
-fn sign(
-    deps: &Deps,
-    scope: Scope,
-    id: &str,
-    generation: i32,
-    session: &session::Model,
-    expires: Timestamp,
-) -> String {
+fn sign(deps: &Deps, link: Link<'_>, session: &session::Model, expires: Timestamp) -> String {
     let viewer = Viewer { user: session.user_id.clone(), member_since: None };
-    links::sign(&deps.link_key, Link { scope, id, generation }, &viewer, expires)
+    links::sign(&deps.link_key, link, &viewer, expires)
 }
 
 /// The playlist of a session's promised minutes.
@@ -85,7 +79,8 @@ fn sign(
 /// is kept.
 pub async fn of_session(deps: &Deps, access: Access<'_>, id: &SessionId) -> Result<String> {
     let session = session::load(deps.db.conn(), id).await?;
-    let link = Link { scope: Scope::SessionPreview, id: id.as_str(), generation: 0 };
+    let generation = session.link_generation;
+    let link = Link { scope: Scope::SessionPreview, id: id.as_str(), generation };
     let expires = admit(deps, access, link, &session).await?;
     if !is_promised(&session, deps.clock.now()) {
         return Err(nothing());
@@ -103,7 +98,7 @@ pub async fn of_session(deps: &Deps, access: Access<'_>, id: &SessionId) -> Resu
     let shape = shape(deps, false, settled);
     Ok(preview::write_playlist(&listed, &items, shape, |item| {
         let name = preview::name_of(item.epoch, item.number);
-        format!("segments/{name}?{}", segment_query(deps, &material.session, item, expires))
+        format!("segments/{name}?{}", segment_query(deps, &session, item, expires))
     }))
 }
 
@@ -140,7 +135,8 @@ pub async fn of_clip(deps: &Deps, access: Access<'_>, id: &ClipId) -> Result<Str
     let up = format!("../../sessions/{}", material.session.id);
     Ok(preview::write_playlist(&listed, &items, shape(deps, true, settled), |item| {
         let name = preview::name_of(item.epoch, item.number);
-        format!("{up}/segments/{name}?{}", segment_query(deps, &material.session, item, expires))
+        let query = segment_query_of_clip(deps, &session, &clip, item, expires);
+        format!("{up}/segments/{name}?{query}")
     }))
 }
 
@@ -157,7 +153,8 @@ pub fn clip_query(deps: &Deps, caller: &Caller, clip: &clip::Model) -> Option<St
     })
 }
 
-/// One segment, named as in a playlist. It is sent while it is promised or pinned.
+/// One segment, named as in a playlist; `of` is the clip in whose playlist a link stood. It is sent while it is promised
+/// or pinned.
 ///
 /// # Errors
 /// As [`of_session`]; `not_found` for one that is condemned, not usable, or gone; `storage_unavailable`.
@@ -166,12 +163,25 @@ pub async fn segment(
     access: Access<'_>,
     id: &SessionId,
     name: &str,
+    of: Option<&ClipId>,
 ) -> Result<Segment> {
     let (epoch, number) = preview::parse_name(name).ok_or_else(absent)?;
     let session = session::load(deps.db.conn(), id).await?;
-    let signed = signed_name(id, name);
-    let link = Link { scope: Scope::Segment, id: &signed, generation: 0 };
-    admit(deps, access, link, &session).await?;
+    match of {
+        Some(clip) => {
+            let clip = clip::load(deps.db.conn(), clip).await?;
+            let signed = signed_name(clip.id.as_str(), &session.id, name);
+            let generation = clip.link_generation;
+            let link = Link { scope: Scope::ClipSegment, id: &signed, generation };
+            admit(deps, access, link, &session).await?;
+        }
+        None => {
+            let signed = signed_name("", &session.id, name);
+            let generation = session.link_generation;
+            let link = Link { scope: Scope::Segment, id: &signed, generation };
+            admit(deps, access, link, &session).await?;
+        }
+    }
     let key = i32::try_from(epoch).ok().zip(i64::try_from(number).ok());
     let (epoch, key_number) = key.ok_or_else(absent)?;
     let found = segment::find(deps.db.conn(), id, epoch, key_number).await?;
@@ -189,14 +199,14 @@ pub async fn segment(
     // spelt from the number, never from a row's text
     let file = segment_file_name(number);
     let path = stores::in_buffer(&deps.config, &directory.path)?.join(file);
-    let read = move || read_plain(&path, MOST_BYTES);
-    match stores::work(&deps.stores, Which::Buffer, read).await? {
-        Found::Bytes(bytes) => {
+    let open = move || open_plain(&path);
+    match stores::work(&deps.stores, Which::Buffer, open).await? {
+        Opened::File(file, size) => {
             // a file never changes once it is indexed
-            let tag = format!("{id}-{epoch}-{number}-{}", bytes.len());
-            Ok(Segment { bytes, tag })
+            let tag = format!("{id}-{epoch}-{number}-{size}");
+            Ok(Segment { file, size, tag })
         }
-        Found::Absent | Found::NotOurs => Err(absent()),
+        Opened::Absent | Opened::NotOurs => Err(absent()),
     }
 }
 
@@ -317,13 +327,28 @@ fn lasting(deps: &Deps) -> Timestamp {
 }
 
 fn segment_query(deps: &Deps, session: &session::Model, item: &Item, expires: Timestamp) -> String {
-    let name = signed_name(&session.id, &preview::name_of(item.epoch, item.number));
-    sign(deps, Scope::Segment, &name, 0, session, expires)
+    let name = signed_name("", &session.id, &preview::name_of(item.epoch, item.number));
+    let link = Link { scope: Scope::Segment, id: &name, generation: session.link_generation };
+    sign(deps, link, session, expires)
 }
 
-/// A segment as it is signed: a session's id holds no `/`.
-fn signed_name(session: &SessionId, name: &str) -> String {
-    format!("{session}/{name}")
+/// The same in a clip's playlist: what voids the clip's links voids these.
+fn segment_query_of_clip(
+    deps: &Deps,
+    session: &session::Model,
+    clip: &clip::Model,
+    item: &Item,
+    expires: Timestamp,
+) -> String {
+    let name = preview::name_of(item.epoch, item.number);
+    let name = signed_name(clip.id.as_str(), &session.id, &name);
+    let link = Link { scope: Scope::ClipSegment, id: &name, generation: clip.link_generation };
+    format!("c={}&{}", clip.id, sign(deps, link, session, expires))
+}
+
+/// A segment as it is signed, in the playlist of a clip or (empty) of its session: ids hold no `/`.
+fn signed_name(clip: &str, session: &SessionId, name: &str) -> String {
+    format!("{clip}/{session}/{name}")
 }
 
 fn absent() -> Error {

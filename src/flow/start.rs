@@ -196,6 +196,7 @@ fn new_row(
         pin_seq: 0,
         discard: false,
         stop_requested_at: None,
+        link_generation: 0,
         buffer_gone_at: None,
         created_at: now,
         updated_at: now,

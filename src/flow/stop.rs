@@ -63,6 +63,7 @@ pub async fn discard(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<ses
         let until = session.capturable_until.map_or(now, |until| until.min(now));
         let change = session::ActiveModel {
             discard: Set(true),
+            link_generation: Set(session.link_generation.saturating_add(1)),
             capturable_until: Set(Some(until)),
             updated_at: Set(now),
             ..Default::default()
@@ -70,6 +71,7 @@ pub async fn discard(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<ses
         let over = [SessionStatus::Stopping, SessionStatus::Stopped, SessionStatus::Failed];
         session::update_if(deps.db.conn(), &session.id, &over, change).await?;
     }
+    deps.filmstrips.forget(id);
     session::load(deps.db.conn(), &session.id).await
 }
 

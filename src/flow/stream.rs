@@ -1,7 +1,13 @@
 //! Sends a window of a session as a video while it is made; nothing of it is kept and no quota is touched. The window is
 //! pinned like a capture's, but by a lease: if this process dies, the pin lets go by itself within a minute.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +20,7 @@ use super::{
     material::Material,
     render,
     stores::{self, Which},
+    work,
 };
 use crate::{
     access::{Caller, Permission},
@@ -41,6 +48,8 @@ const LEASE: Duration = Duration::from_secs(60);
 const RENEW: Duration = Duration::from_secs(20);
 /// How long somebody waits for a free place at most.
 const WAIT_FOR_PLACE: Duration = Duration::from_secs(10);
+/// Between two looks at whether the reader is the slower one.
+const LOOK_AT_READER: Duration = Duration::from_millis(50);
 /// No stream is given less time than this.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -51,15 +60,38 @@ pub struct Streaming {
     pub title: String,
     /// The first bytes.
     pub first: Bytes,
-    /// The rest. After an error the video is not whole.
-    pub rest: mpsc::Receiver<Result<Bytes>>,
+    /// The rest.
+    pub rest: Rest,
+}
+
+/// What comes after the first bytes.
+#[derive(Debug)]
+pub struct Rest {
+    pieces: mpsc::Receiver<Result<Bytes>>,
+    whole: Arc<AtomicBool>,
+}
+
+impl Rest {
+    /// The next bytes; `None` = that was all of it. After an error the video is not whole.
+    pub async fn next(&mut self) -> Option<Result<Bytes>> {
+        match self.pieces.recv().await {
+            Some(piece) => Some(piece),
+            None if self.whole.load(Ordering::Acquire) => None,
+            // whoever made it is gone without a word
+            None => {
+                // said once: the one who hears it asks no more
+                self.whole.store(true, Ordering::Release);
+                Some(Err(Error::internal("streaming", "it broke off")))
+            }
+        }
+    }
 }
 
 /// Streams a window of the caller's session, from the key frame at or before its start. Answers with the first bytes.
 ///
 /// # Errors
 /// `not_found`, `not_owner`, `permission_denied`, `window_invalid` (also one that ends in the future),
-/// `no_segments_in_range`, `no_usable_segments`, `overloaded` (no place), `storage_unavailable`, `ffmpeg_failed`.
+/// `no_segments_in_range`, `no_usable_segments`, `overloaded` (no place, or the caller streams already), `storage_unavailable`, `ffmpeg_failed`.
 pub async fn stream(
     deps: &Deps,
     caller: &Caller,
@@ -71,20 +103,36 @@ pub async fn stream(
     let community = session.community_id.as_ref();
     authorize::require(deps, caller, Permission::CaptureReplay, community).await?;
     deps.stores.demand(Which::Buffer)?;
-    if deps.stop.is_cancelled() {
-        return Err(Error::new(Code::Draining, "The service is shutting down."));
-    }
+    let turn = deps.places.begin_stream(&caller.user_id)?;
     index::index_session(deps, id).await?;
-    let (window, pinned) = pin_it(deps, id, request, arrived_at).await?;
-    let title = format!("Replay {}", window.from.to_rfc3339().replace(['T', ':'], " "));
-    let (out, mut rest) = mpsc::channel(PIECES_AHEAD);
-    let job = Job { deps: deps.clone(), session: id.clone(), window, pinned, arrived_at };
-    let meta = Metadata { title: Some(title.clone()), started_at: Some(window.from) };
-    deps.tasks.spawn(job.run(meta, out));
-    match rest.recv().await {
+    // whoever asked may leave at any moment; once pinned there is somebody who lets go again
+    let (owned, id, request) = (deps.clone(), id.clone(), request.clone());
+    let begin = async move { begin(owned, id, &request, arrived_at, turn).await };
+    let (title, mut rest) = deps.to_the_end(begin).await?;
+    match rest.next().await {
         Some(first) => Ok(Streaming { title, first: first?, rest }),
         None => Err(Error::internal("streaming", "there is neither a video nor an error")),
     }
+}
+
+/// Pins the window and starts the work.
+async fn begin(
+    deps: Deps,
+    session: SessionId,
+    request: &WindowRequest,
+    arrived_at: Timestamp,
+    turn: work::Streaming,
+) -> Result<(String, Rest)> {
+    let (window, pinned) = pin_it(&deps, &session, request, arrived_at).await?;
+    let title = format!("Replay {}", window.from.to_rfc3339().replace(['T', ':'], " "));
+    let (out, pieces) = mpsc::channel(PIECES_AHEAD);
+    let whole = Arc::new(AtomicBool::new(false));
+    let rest = Rest { pieces, whole: Arc::clone(&whole) };
+    let tasks = deps.tasks.clone();
+    let job = Job { deps, session, window, pinned, arrived_at, turn, whole };
+    let meta = Metadata { title: Some(title.clone()), started_at: Some(window.from) };
+    tasks.spawn(job.run(meta, out));
+    Ok((title, rest))
 }
 
 /// Judges the window and pins it, in one transaction.
@@ -120,6 +168,9 @@ struct Job {
     window: Window,
     pinned: ClipId,
     arrived_at: Timestamp,
+    turn: work::Streaming,
+    /// Set when everything was handed out.
+    whole: Arc<AtomicBool>,
 }
 
 impl Job {
@@ -145,12 +196,18 @@ impl Job {
         };
         metrics::counter!("livekit_replay_streams_total", "outcome" => word).increment(1);
         tracing::info!(session.id = %self.session, outcome = word, "stream over");
+        drop(self.turn);
         if let Err(error) = pin::delete_of_clip(self.deps.db.conn(), &self.pinned).await {
             tracing::warn!(error = error.chain(), "a stream's pin stays until it runs out");
         }
-        if let Some(Err(error)) = outcome {
-            // nobody may be there to hear it
-            let _ = out.send(Err(error)).await;
+        match outcome {
+            Some(Ok(())) => self.whole.store(true, Ordering::Release),
+            Some(Err(error)) => {
+                // somebody who does not read is not waited for; without a word it is broken off as well
+                let stall = self.deps.config.capture.stall;
+                let _ = tokio::time::timeout(stall, out.send(Err(error))).await;
+            }
+            None => {}
         }
     }
 
@@ -169,7 +226,7 @@ impl Job {
         let plan = selection::plan(&capture::select(&material, self.window, precision))?;
         let parts = parts(deps, &material, &plan)?;
         let longest = deps.config.capture.wait.min(WAIT_FOR_PLACE);
-        let _place = deps.places.take(&deps.config, longest).await?;
+        let (_seat, place) = deps.places.take_for_stream(&deps.config, longest).await?;
         let seconds = self.window.micros() as f64 / 1e6;
         let factor = deps.config.capture.deadline_factor;
         let deadline = Duration::from_secs_f64((seconds * factor).clamp(0.0, 1e6));
@@ -178,7 +235,16 @@ impl Job {
             stall: deps.config.capture.stall,
             cancel: cancel.clone(),
         };
-        fragments::send(&render::ffmpeg(), parts, meta, out, &limits).await
+        let ffmpeg = render::ffmpeg();
+        let work = fragments::send(&ffmpeg, parts, meta, out, &limits);
+        tokio::pin!(work);
+        tokio::select! {
+            outcome = &mut work => return outcome,
+            () = paced_by_reader(out) => {}
+        }
+        // from here on FFmpeg mostly waits: it copies no faster than somebody reads, and nobody else must wait for that
+        drop(place);
+        work.await
     }
 
     /// Renews the pin until the work is over.
@@ -193,6 +259,17 @@ impl Job {
             if let Err(error) = renewed {
                 tracing::warn!(error = error.chain(), "a stream's pin was not renewed");
             }
+        }
+    }
+}
+
+/// Ends when all that may wait for the reader does.
+async fn paced_by_reader(out: &mpsc::Sender<Result<Bytes>>) {
+    let mut look = tokio::time::interval(LOOK_AT_READER);
+    loop {
+        look.tick().await;
+        if out.capacity() == 0 {
+            return;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Leases of jobs: taken, kept, given back, and what becomes of a clip whose job is given up.
 
 use std::{
-    sync::{Arc, OnceLock},
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Deps, capture::Clip, clip_files::ClipFiles, crash};
 use crate::{
     config::Config,
-    domain::id::ClipId,
+    domain::id::{ClipId, UserId},
     error::{Code, Error, Result},
     store::{self, Engine, Tx, clip, job, pin, quota},
 };
@@ -23,14 +24,75 @@ pub const LEASE: Duration = Duration::from_secs(30);
 pub const RENEW: Duration = Duration::from_secs(10);
 
 /// Places for FFmpeg in this process, `capture.workers` of them: jobs take them, and whoever streams or looks.
+///
+/// Streams depend on how fast somebody reads, so they have seats of their own, one fewer than places (at least one):
+/// however many there are, they leave a place for captures.
 #[derive(Debug, Default)]
-pub struct Places(OnceLock<Arc<Semaphore>>);
+pub struct Places {
+    all: OnceLock<Arc<Semaphore>>,
+    seats: OnceLock<Arc<Semaphore>>,
+    streaming: Arc<Mutex<HashSet<UserId>>>,
+}
+
+/// A user's turn to stream: he has one at most.
+#[derive(Debug)]
+pub struct Streaming {
+    user: UserId,
+    among: Arc<Mutex<HashSet<UserId>>>,
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        among(&self.among).remove(&self.user);
+    }
+}
+
+fn among(users: &Mutex<HashSet<UserId>>) -> MutexGuard<'_, HashSet<UserId>> {
+    users.lock().unwrap_or_else(|broken| broken.into_inner())
+}
 
 impl Places {
     /// The places; made when first asked for.
     pub fn get(&self, config: &Config) -> Arc<Semaphore> {
         let made = || Arc::new(Semaphore::new(config.capture.workers.max(1)));
-        Arc::clone(self.0.get_or_init(made))
+        Arc::clone(self.all.get_or_init(made))
+    }
+
+    /// Seats of streams.
+    pub fn seats(&self, config: &Config) -> Arc<Semaphore> {
+        let made = || Arc::new(Semaphore::new(config.capture.workers.saturating_sub(1).max(1)));
+        Arc::clone(self.seats.get_or_init(made))
+    }
+
+    /// The user's turn to stream.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] while he streams already.
+    pub fn begin_stream(&self, user: &UserId) -> Result<Streaming> {
+        if !among(&self.streaming).insert(user.clone()) {
+            return Err(busy("Another stream of yours is still being sent."));
+        }
+        Ok(Streaming { user: user.clone(), among: Arc::clone(&self.streaming) })
+    }
+
+    /// A seat and a place within `longest`, for a stream.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`].
+    pub async fn take_for_stream(
+        &self,
+        config: &Config,
+        longest: Duration,
+    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let both = async {
+            let seat = self.seats(config).acquire_owned().await;
+            (seat, self.get(config).acquire_owned().await)
+        };
+        let (seat, place) = tokio::time::timeout(longest, both)
+            .await
+            .map_err(|_| busy("Too many videos are being sent at the moment; try again."))?;
+        let lost = |error| Error::internal("taking a place", error);
+        Ok((seat.map_err(lost)?, place.map_err(lost)?))
     }
 
     /// A place within `longest`, for somebody who waits for the answer.
@@ -39,9 +101,8 @@ impl Places {
     /// [`Code::Overloaded`].
     pub async fn take(&self, config: &Config, longest: Duration) -> Result<OwnedSemaphorePermit> {
         let taken = tokio::time::timeout(longest, self.get(config).acquire_owned()).await;
-        let busy = "Too many videos are being made at the moment; try again.";
         taken
-            .map_err(|_| Error::new(Code::Overloaded, busy).retry_after(BUSY_FOR))?
+            .map_err(|_| busy("Too many videos are being made at the moment; try again."))?
             .map_err(|error| Error::internal("taking a place", error))
     }
 }
@@ -76,6 +137,11 @@ impl Place {
         }
         self.held.is_some()
     }
+}
+
+/// Somebody found no place.
+pub(super) fn busy(detail: &'static str) -> Error {
+    Error::new(Code::Overloaded, detail).retry_after(BUSY_FOR)
 }
 
 /// When somebody who found no place may try again.

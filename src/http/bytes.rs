@@ -30,6 +30,19 @@ pub struct Sent<'a> {
     pub save_as: Option<&'a str>,
 }
 
+/// An open file to be sent.
+#[derive(Debug)]
+pub struct Open<'a> {
+    /// It.
+    pub file: tokio::fs::File,
+    /// Bytes of it.
+    pub size: u64,
+    /// `video/mp2t`.
+    pub content_type: &'static str,
+    /// Changes whenever the bytes do; without quotes.
+    pub tag: &'a str,
+}
+
 /// Which bytes are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -44,7 +57,7 @@ enum Wanted {
 pub struct Held {
     /// All of them.
     pub bytes: bytes::Bytes,
-    /// `video/mp2t`.
+    /// `image/jpeg`.
     pub content_type: &'static str,
     /// Changes whenever the bytes do; without quotes.
     pub tag: String,
@@ -63,17 +76,31 @@ enum Head {
 /// # Errors
 /// `file_missing` if it is not there, `storage_unavailable` if it cannot be read.
 pub async fn send(method: &Method, headers: &HeaderMap, sent: Sent<'_>) -> Result<Response> {
-    let mut file = tokio::fs::File::open(sent.path).await.map_err(unreadable)?;
+    let file = tokio::fs::File::open(sent.path).await.map_err(unreadable)?;
     let size = file.metadata().await.map_err(unreadable)?.len();
-    let (status, mut answer, from, length) =
-        match head(method, headers, size, sent.tag, sent.content_type) {
-            Head::Bare(mut response) => {
-                name_it(response.headers_mut(), sent.save_as);
-                return Ok(response);
-            }
-            Head::Body(status, answer, from, length) => (status, answer, from, length),
-        };
-    name_it(&mut answer, sent.save_as);
+    let open = Open { file, size, content_type: sent.content_type, tag: sent.tag };
+    send_open(method, headers, open, sent.save_as).await
+}
+
+/// [`send`] of a file that is open already.
+///
+/// # Errors
+/// `storage_unavailable` if it cannot be read.
+pub async fn send_open(
+    method: &Method,
+    headers: &HeaderMap,
+    open: Open<'_>,
+    save_as: Option<&str>,
+) -> Result<Response> {
+    let Open { mut file, size, content_type, tag } = open;
+    let (status, mut answer, from, length) = match head(method, headers, size, tag, content_type) {
+        Head::Bare(mut response) => {
+            name_it(response.headers_mut(), save_as);
+            return Ok(response);
+        }
+        Head::Body(status, answer, from, length) => (status, answer, from, length),
+    };
+    name_it(&mut answer, save_as);
     file.seek(SeekFrom::Start(from)).await.map_err(unreadable)?;
     let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
     Ok((status, answer, body).into_response())

@@ -10,6 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
 use super::{
     AppState,
@@ -192,6 +193,21 @@ fn field_of(path: &str, message: &str) -> String {
         (None, "." | "") => "body".to_owned(),
         (None, path) => path.to_owned(),
     }
+}
+
+/// The parameters of a signed link, for the document; read as `flow::links::SignedQuery`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct Signed {
+    /// Of a signed link: when it expires, Unix seconds. Links are taken as they were handed out, all parts together.
+    e: Option<i64>,
+    /// Of a signed link: whom it speaks for, base64.
+    u: Option<String>,
+    /// Of a signed link: when the token that showed the membership was issued, Unix microseconds.
+    m: Option<i64>,
+    /// Of a signed link: the signature, base64. With it no token is needed.
+    s: Option<String>,
 }
 
 /// The query of the address.

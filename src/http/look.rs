@@ -1,5 +1,7 @@
 //! Looking at a session before capturing from it: what a window would take, and small pictures along its time.
 
+use std::str::FromStr;
+
 use axum::{
     Json,
     extract::State,
@@ -13,22 +15,18 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     AppState,
     bytes::{self, Held},
-    error::Answer,
-    extract::{Arrived, Path, Query},
+    error::{Answer, Problem},
+    extract::{Arrived, Path, Query, Signed},
     sessions::GapBody,
     stream::WindowQuery,
 };
 use crate::{
     access::{Caller, token},
-    domain::{
-        id::SessionId,
-        time::{Timestamp, Window},
-    },
-    error::Error,
+    domain::{id::SessionId, time::Timestamp},
     flow::{
         estimate,
-        filmstrip::{self, Span, Strip},
-        links::SignedQuery,
+        filmstrip::{self, Address, Strip},
+        links::{self, SignedQuery},
     },
 };
 
@@ -157,48 +155,62 @@ fn cue_time(millis: i64) -> String {
     format!("{:02}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// What a filmstrip's image shows, as its signed address says.
-#[derive(Debug, Deserialize)]
+/// What a filmstrip's image shows, as its signed address says; read as text, so that whatever does not fit is no link.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ImageQuery {
-    f: i64,
-    t: i64,
-    n: u32,
+    /// What it shows; part of the signed address, as are `t`, `n`, `g` and `h`.
+    f: Option<String>,
+    /// See `f`.
+    t: Option<String>,
+    /// See `f`.
+    n: Option<String>,
+    /// See `f`.
+    g: Option<String>,
+    /// See `f`.
+    h: Option<String>,
+}
+
+impl ImageQuery {
+    fn into_address(self) -> Option<Address> {
+        fn number<T: FromStr>(text: Option<String>) -> Option<T> {
+            text?.parse().ok()
+        }
+        let (from, to, count) = (number(self.f)?, number(self.t)?, number(self.n)?);
+        Some(Address { from, to, count, generation: number(self.g)?, shows: self.h? })
+    }
 }
 
 /// The image of a filmstrip, by the signed address in its cues.
 #[utoipa::path(
     get, path = "/sessions/{id}/filmstrip.jpg", tag = "sessions",
-    params(
-        ("id" = String, Path),
-        ("f" = i64, Query, description = "What it shows; part of the signed address, as are `t` and `n`"),
-        ("t" = i64, Query, description = "See `f`"),
-        ("n" = u32, Query, description = "See `f`"),
-    ),
+    params(("id" = String, Path), ImageQuery, Signed),
     responses(
         (status = 200, description = "All pictures in one image", content_type = "image/jpeg"),
         (status = 304, description = "Unchanged"),
-        (status = 401, description = "`unauthenticated`: `missing`, `bad_link` (also once the recording has moved on), `link_expired`"),
-        (status = 404, description = "`not_found`, `no_segments_in_range`"),
+        (status = 401, description = "`unauthenticated`: `missing`, `bad_link` (also once the recording was discarded), `link_expired`"),
+        (status = 404, description = "`not_found`: the recording has moved on, or is not kept any more; `no_segments_in_range`"),
+        (status = 503, description = "`overloaded`: every worker is busy; `storage_unavailable`"),
     )
 )]
 async fn image(
     State(state): State<AppState>,
     Path(id): Path<String>,
-    Query(signed): Query<SignedQuery>,
-    Query(span): Query<ImageQuery>,
+    signed: Result<Query<SignedQuery>, Problem>,
+    address: Result<Query<ImageQuery>, Problem>,
     method: Method,
     headers: HeaderMap,
 ) -> Answer<Response> {
+    // all that is no link of ours gets the same answer, before anything is looked up
+    let (Ok(Query(signed)), Ok(Query(address))) = (signed, address) else {
+        return Err(links::bad_link().into());
+    };
     if !signed.is_given() {
         return Err(token::refusal(token::Reason::Missing).into());
     }
-    let micros = Timestamp::from_micros;
-    let window = Window::new(micros(span.f), micros(span.t));
-    if window.is_empty() || span.n == 0 {
-        return Err(Error::not_found("filmstrip").into());
-    }
-    let span = Span { window, count: span.n };
-    let bytes = filmstrip::image(&state.deps, &signed, &SessionId::new(id), span).await?;
+    let address = address.into_address().ok_or_else(links::bad_link)?;
+    let id = SessionId::new(id);
+    let bytes = filmstrip::image(&state.deps, &signed, &id, &address).await?;
     let tag = blake3::hash(&bytes).to_hex().to_string();
     let held = Held { bytes, content_type: "image/jpeg", tag };
     Ok(bytes::send_held(&method, &headers, &held))

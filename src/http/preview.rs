@@ -5,13 +5,15 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState,
-    bytes::{self, Held},
+    bytes::{self, Open},
     error::{Answer, Problem},
-    extract::{Path, Query},
+    extract::{Path, Query, Signed},
 };
 use crate::{
     access::{Caller, token},
@@ -32,7 +34,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 
 /// HLS of a session's promised minutes. By the signed query of `previewUrl`, or by the owner's token.
 #[utoipa::path(
-    get, path = "/sessions/{id}/preview.m3u8", tag = "sessions", params(("id" = String, Path)),
+    get, path = "/sessions/{id}/preview.m3u8", tag = "sessions", params(("id" = String, Path), Signed),
     security(("bearer" = []), ()),
     responses(
         (status = 200, description = "A playlist that slides while the session goes on; its segments are signed",
@@ -55,7 +57,7 @@ async fn of_session(
 /// HLS of the window of a clip that is being made: playable at once, growing, ended when nothing more comes. By the
 /// signed query of `previewUrl`, or by the owner's token.
 #[utoipa::path(
-    get, path = "/clips/{id}/preview.m3u8", tag = "clips", params(("id" = String, Path)),
+    get, path = "/clips/{id}/preview.m3u8", tag = "clips", params(("id" = String, Path), Signed),
     security(("bearer" = []), ()),
     responses(
         (status = 200, description = "A playlist that only grows; its segments are signed",
@@ -74,21 +76,32 @@ async fn of_clip(
     Ok(playlist(preview::of_clip(&state.deps, by.access(), &ClipId::new(id)).await?))
 }
 
+/// In whose playlist a segment stood.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct OfClip {
+    /// The clip, in the links of a clip's playlist.
+    c: Option<String>,
+}
+
 /// One segment of a preview, named `{epoch}-{number}.ts`. By the signed query in the playlist, or by the owner's token.
 #[utoipa::path(
     get, path = "/sessions/{id}/segments/{segment}", tag = "sessions",
     params(
         ("id" = String, Path),
         ("segment" = String, Path, description = "`{epoch}-{number}.ts`, for instance `1-17.ts`"),
+        OfClip,
+        Signed,
     ),
     security(("bearer" = []), ()),
     responses(
         (status = 200, description = "The whole segment", content_type = "video/mp2t"),
         (status = 206, description = "One range of it", content_type = "video/mp2t"),
         (status = 304, description = "Unchanged"),
-        (status = 401, description = "`unauthenticated` with `reason` `bad_link` or `link_expired`"),
+        (status = 401, description = "`unauthenticated` with `reason` `bad_link` (also once the recording was discarded) or `link_expired`"),
         (status = 404, description = "`not_found`: unknown, not usable, or no longer kept"),
-        (status = 416, description = "The range lies outside"),
+        (status = 416, description = "`range_not_satisfiable`"),
+        (status = 503, description = "`storage_unavailable`"),
     )
 )]
 async fn segment(
@@ -96,13 +109,16 @@ async fn segment(
     caller: Result<Option<Caller>, Problem>,
     Path((id, name)): Path<(String, String)>,
     Query(query): Query<SignedQuery>,
+    Query(of): Query<OfClip>,
     method: Method,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let by = By::of(caller, query)?;
-    let found = preview::segment(&state.deps, by.access(), &SessionId::new(id), &name).await?;
-    let held = Held { bytes: found.bytes.into(), content_type: "video/mp2t", tag: found.tag };
-    Ok(bytes::send_held(&method, &headers, &held))
+    let (id, of) = (SessionId::new(id), of.c.map(ClipId::new));
+    let found = preview::segment(&state.deps, by.access(), &id, &name, of.as_ref()).await?;
+    let file = tokio::fs::File::from_std(found.file);
+    let open = Open { file, size: found.size, content_type: "video/mp2t", tag: &found.tag };
+    Ok(bytes::send_open(&method, &headers, open, None).await?)
 }
 
 /// By what this request comes. A signed link counts before a token: players send both when a page is signed in.

@@ -74,7 +74,7 @@ impl WindowQuery {
         (status = 404, description = "`not_found`, `no_segments_in_range`"),
         (status = 422, description = "`window_invalid` (also one that ends in the future), `no_usable_segments`"),
         (status = 429, description = "`rate_limited`"),
-        (status = 503, description = "`overloaded`: every worker is busy; `storage_unavailable`"),
+        (status = 503, description = "`overloaded`: every worker is busy, or another stream of the caller is being sent; `storage_unavailable`"),
     )
 )]
 async fn send(
@@ -100,7 +100,7 @@ async fn send(
     }
     let first = futures::stream::iter([Ok(streaming.first)]);
     let rest = futures::stream::unfold(streaming.rest, async |mut rest| {
-        let piece = rest.recv().await?;
+        let piece = rest.next().await?;
         Some((piece.map_err(|error| std::io::Error::other(error.chain())), rest))
     });
     // an error in the middle breaks the connection off: a clean end would make half a video look whole

@@ -108,21 +108,40 @@ pub enum Found {
     Bytes(Vec<u8>),
 }
 
-/// Reads a plain file of at most `most` bytes. Never follows a symbolic link in the last part of the path, never
-/// waits for the other end of a pipe.
-pub fn read_plain(path: &Path, most: u64) -> io::Result<Found> {
+/// What opening a file met.
+#[derive(Debug)]
+pub enum Opened {
+    /// Nothing of that name.
+    Absent,
+    /// A directory, a pipe, a device, a symbolic link.
+    NotOurs,
+    /// A plain file, and how many bytes it has.
+    File(fs::File, u64),
+}
+
+/// Opens a plain file for reading. Never follows a symbolic link in the last part of the path, never waits for the other
+/// end of a pipe.
+pub fn open_plain(path: &Path) -> io::Result<Opened> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => fs::File::from(file),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(Found::Absent),
-        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(Found::NotOurs),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(Opened::Absent),
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(Opened::NotOurs),
         Err(error) => return Err(error.into()),
     };
     let about = file.metadata()?;
-    if !about.is_file() || about.len() > most {
-        return Ok(Found::NotOurs);
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0));
+    Ok(if about.is_file() { Opened::File(file, about.len()) } else { Opened::NotOurs })
+}
+
+/// Reads a plain file of at most `most` bytes. Never follows a symbolic link in the last part of the path, never
+/// waits for the other end of a pipe.
+pub fn read_plain(path: &Path, most: u64) -> io::Result<Found> {
+    let (file, size) = match open_plain(path)? {
+        Opened::File(file, size) if size <= most => (file, size),
+        Opened::Absent => return Ok(Found::Absent),
+        Opened::NotOurs | Opened::File(..) => return Ok(Found::NotOurs),
+    };
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     // the file may be growing: no more than was there, and a little
     file.take(most).read_to_end(&mut bytes)?;
     Ok(Found::Bytes(bytes))

@@ -74,6 +74,8 @@ pub struct Model {
     pub pin_seq: i64,
     /// The owner asked for the buffer to go.
     pub discard: bool,
+    /// Raised when links to the recording made so far shall no longer work.
+    pub link_generation: i32,
     /// When a stop was asked.
     pub stop_requested_at: Option<Timestamp>,
     /// When directory and segments were gone.

@@ -92,10 +92,40 @@ pub async fn a_filmstrip_shows_the_key_frames_where_they_were(bench: Bench) {
     assert_eq!(bench.deps.places.get(&bench.deps.config).available_permits(), 2);
 
     // nothing in the address can be changed
-    for (a, b) in [("n=17", "n=16"), ("&s=", "&s=A"), ("f=1", "f=2"), ("n=17", "n=4000000000")] {
-        let other = bench.raw("GET", &address.replacen(a, b, 1), None, &[]).await.status;
-        assert!(matches!(other.as_u16(), 401 | 404), "{a}: {other}");
+    let told = |reply: Reply| {
+        let body = reply.json();
+        (
+            reply.status.as_u16(),
+            body["code"].clone(),
+            body["reason"].clone(),
+            body["detail"].clone(),
+        )
+    };
+    let runs = bench.deps.filmstrips.runs();
+    bench.deps.filmstrips.forget(&session.id);
+    let mut answers = Vec::new();
+    for (a, b) in [
+        ("n=17", "n=16"),
+        ("&s=", "&s=A"),
+        ("f=1", "f=2"),
+        ("n=17", "n=4000000000"),
+        ("n=17", "n=99999999999"),
+        ("n=17", "n=0"),
+        ("n=17&", ""),
+        ("&t=", "&t=x"),
+        ("&e=", "&e=x"),
+        ("&g=0", "&g=1"),
+        ("&h=", "&h=a"),
+        (session.id.as_str(), "nobody"),
+    ] {
+        let other = address.replacen(a, b, 1);
+        assert_ne!(other, address);
+        answers.push(told(bench.raw("GET", &other, None, &[]).await));
     }
+    // whoever has no link cannot tell what was recorded, nor make us work
+    assert_eq!((answers[0].0, &answers[0].2), (401, &json!("bad_link")));
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(bench.deps.filmstrips.runs(), runs);
     let bare = format!("{base}filmstrip.jpg?f=1&t=2&n=3");
     assert_eq!(bench.ask("ann", "GET", &bare, None).await.status, StatusCode::UNAUTHORIZED);
     let ask = async |user: &str, query: &str| {
@@ -114,8 +144,37 @@ pub async fn a_filmstrip_shows_the_key_frames_where_they_were(bench: Bench) {
     assert_eq!(code(&sixth), (429, "rate_limited".into()));
     assert_eq!(sixth.header("ratelimit-limit"), "5");
     // discarded: what is kept in memory is not shown any more
-    bench.ask("ann", "DELETE", base.trim_end_matches('/'), None).await;
-    assert_eq!(bench.raw("GET", &address, None, &[]).await.status, StatusCode::NOT_FOUND);
+    let path = format!("/sessions/{}", session.id);
+    assert_eq!(bench.ask("ann", "DELETE", &path, None).await.status, StatusCode::OK);
+    let gone = told(bench.raw("GET", &address, None, &[]).await);
+    assert_eq!((gone.0, gone.2), (401, json!("bad_link")));
+    bench.close().await;
+}
+
+pub async fn an_image_is_made_once_however_many_ask(bench: Bench) {
+    let session = bench.session("cleo", 40).await;
+    studio::write(&bench, &session, 1, 0..8).await;
+    let (from, to) = (session.began, session.began.plus_seconds(16));
+    let base = format!("/livekit-replay/sessions/{}/", session.id);
+    let path = format!("{base}filmstrip?from={from}&to={to}&count=8");
+    let cues = cues(&bench.ask("cleo", "GET", &path, None).await);
+    let address = format!("{base}{}", cues[0].1);
+    let runs = bench.deps.filmstrips.runs();
+    assert_eq!(runs, 1);
+    bench.deps.filmstrips.forget(&session.id);
+    let asked = (0..8).map(|_| bench.raw("GET", &address, None, &[]));
+    let answers = futures::future::join_all(asked).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
+    assert!(answers.iter().all(|answer| answer.bytes == answers[0].bytes));
+    assert_eq!(bench.deps.filmstrips.runs(), runs + 1);
+    // a later recording of the same time: what is kept is what the link was made for, and made again it would not be
+    studio::next_epoch(&bench, &session, 2, 4).await;
+    studio::write(&bench, &session, 2, 0..4).await;
+    assert_eq!(bench.raw("GET", &address, None, &[]).await.bytes, answers[0].bytes);
+    bench.deps.filmstrips.forget(&session.id);
+    let moved = bench.raw("GET", &address, None, &[]).await;
+    assert_eq!(code(&moved), (404, "not_found".into()));
+    assert_eq!(bench.deps.filmstrips.runs(), runs + 1);
     bench.close().await;
 }
 

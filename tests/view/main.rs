@@ -43,14 +43,18 @@ macro_rules! on_both_engines {
 
 on_both_engines!(
     look::a_filmstrip_shows_the_key_frames_where_they_were,
+    look::an_image_is_made_once_however_many_ask,
     look::an_estimate_says_what_a_capture_would_take,
     preview::a_preview_plays_through_across_an_epoch_change,
     preview::a_preview_slides_while_cleanup_runs_and_no_number_changes,
     preview::a_link_opens_what_it_was_made_for_and_nothing_else,
+    preview::links_end_with_what_they_were_made_for,
     preview::a_clip_can_be_watched_while_it_is_being_made,
     stream::a_stream_begins_before_it_ends_and_shows_its_window,
     stream::a_reader_who_leaves_ends_the_work_and_lets_the_segments_go,
     stream::half_a_video_never_looks_whole,
+    stream::who_does_not_read_keeps_nobody_from_capturing,
+    stream::who_never_reads_again_is_broken_off,
     stream::a_stream_is_a_capture_to_rights_and_limits,
     trim::a_trim_shows_the_pictures_of_its_part_and_no_others,
     trim::a_trim_across_a_gap_knows_when_it_was,

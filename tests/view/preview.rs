@@ -296,3 +296,47 @@ pub async fn a_clip_can_be_watched_while_it_is_being_made(mut bench: Bench) {
     assert!(ready["previewUrl"].is_null());
     bench.close().await;
 }
+
+pub async fn links_end_with_what_they_were_made_for(bench: Bench) {
+    let session = bench.session("fay", 20).await;
+    studio::write(&bench, &session, 1, 0..4).await;
+    let address = preview_url(&bench, "fay", session.id.as_str()).await;
+    let (list, _) = playlist(&bench, &address).await;
+    let segment = resolved(&address, &list.segments[1].uri);
+    let asked = [("prefer", "respond-async")];
+    let mut window = session.window(2, 6);
+    window["visibility"] = json!("public");
+    let clip = bench.ask_with("fay", "POST", "/capture", Some(window), &asked).await.json();
+    let of_clip = clip["previewUrl"].as_str().unwrap();
+    let (list, _) = playlist(&bench, of_clip).await;
+    let pinned = resolved(of_clip, &list.segments[0].uri);
+    for good in [&segment, &pinned] {
+        assert_eq!(open(&bench, good).await.status, StatusCode::OK);
+    }
+    // of another clip, of no clip
+    let id = clip["id"].as_str().unwrap();
+    let without = pinned.replace(&format!("c={id}&"), "");
+    assert_eq!(open(&bench, &without).await.status, StatusCode::UNAUTHORIZED);
+    let with = segment.replace('?', &format!("?c={id}&"));
+    assert_eq!(open(&bench, &with).await.status, StatusCode::UNAUTHORIZED);
+    let other = pinned.replace(id, "nothing");
+    assert_eq!(open(&bench, &other).await.status, StatusCode::NOT_FOUND);
+
+    // the buffer is discarded: all that was handed out to look at it ends, though the clip still holds the segment
+    let path = format!("/sessions/{}", session.id);
+    assert_eq!(bench.ask("fay", "DELETE", &path, None).await.status, StatusCode::OK);
+    for gone in [&address, &segment] {
+        let reply = open(&bench, gone).await;
+        let body = reply.json();
+        assert_eq!((reply.status.as_u16(), body["reason"].as_str()), (401, Some("bad_link")));
+    }
+    // the clip's links are the clip's
+    assert_eq!(open(&bench, &pinned).await.status, StatusCode::OK);
+    let narrowed = json!({ "visibility": "private" });
+    let reply = bench.ask("fay", "PATCH", &format!("/clips/{id}"), Some(narrowed)).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    for gone in [of_clip, pinned.as_str()] {
+        assert_eq!(open(&bench, gone).await.status, StatusCode::UNAUTHORIZED, "{gone}");
+    }
+    bench.close().await;
+}

@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use futures::StreamExt;
-use livekit_replay::store::pin;
+use livekit_replay::{domain::id::ClipId, flow::capture, jobs, store::pin};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -49,7 +49,18 @@ async fn let_go(bench: &Bench, session: &Recorded<'_>) {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), over).await.expect("the pin goes");
-    assert_eq!(bench.deps.places.get(&bench.deps.config).available_permits(), 2);
+    let workers = bench.deps.config.capture.workers;
+    assert_eq!(bench.deps.places.get(&bench.deps.config).available_permits(), workers);
+}
+
+/// Waits until something is so.
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect(what);
 }
 
 async fn rest_of(mut body: BodyDataStream, mut bytes: Vec<u8>) -> Result<Vec<u8>, axum::Error> {
@@ -74,8 +85,10 @@ pub async fn a_stream_begins_before_it_ends_and_shows_its_window(bench: Bench) {
     let held = pins(&bench, &session).await;
     assert_eq!(held.len(), 1);
     assert!(held[0].expires_at.unwrap() <= bench.now().plus_seconds(60));
+    // but nobody reads: its place is for others meanwhile
     let places = bench.deps.places.get(&bench.deps.config);
-    assert_eq!(places.available_permits(), 1);
+    until("the place is let go", || places.available_permits() == 2).await;
+    assert_eq!(pins(&bench, &session).await.len(), 1);
     let bytes = rest_of(body, first.to_vec()).await.unwrap();
     assert!(bytes.windows(4).any(|four| four == b"moof"));
     let scratch = Scratch::new();
@@ -219,5 +232,59 @@ pub async fn a_stream_is_a_capture_to_rights_and_limits(bench: Bench) {
     let capture = bench.ask("dan", "POST", "/capture", Some(session.window(2, 4))).await;
     assert_eq!(code(&capture), (429, "rate_limited".into()));
     let_go(&bench, &session).await;
+    bench.close().await;
+}
+
+pub async fn who_does_not_read_keeps_nobody_from_capturing(bench: Bench) {
+    let bench = studio::with_config(bench, |config| {
+        config.capture.workers = 1;
+        config.capture.wait = Duration::from_secs(2);
+    });
+    let (session, other) = (recorded(&bench, "gus").await, recorded(&bench, "hal").await);
+    let answer = open(&bench, "gus", &window(&session, 0.0, 16.0)).await;
+    let mut body = answer.into_body().into_data_stream();
+    let first = body.next().await.unwrap().unwrap();
+    let (places, seats) = {
+        let (places, config) = (&bench.deps.places, &bench.deps.config);
+        (places.get(config), places.seats(config))
+    };
+    until("the place is let go", || places.available_permits() == 1).await;
+    // the only seat is taken, by one stream of one user
+    assert_eq!(seats.available_permits(), 0);
+    for (user, whose) in [("gus", &session), ("hal", &other)] {
+        let reply = bench.ask(user, "GET", &window(whose, 0.0, 16.0), None).await;
+        let code = reply.json()["code"].clone();
+        assert_eq!((reply.status.as_u16(), code), (503, json!("overloaded")), "{user}");
+        assert_eq!(reply.header("retry-after"), "5");
+    }
+    let asked = [("prefer", "respond-async")];
+    let clip = other.window(2, 6);
+    let clip = bench.ask_with("hal", "POST", "/capture", Some(clip), &asked).await.json();
+    let door = tokio::spawn(jobs::run(bench.deps.clone()));
+    let id = ClipId::new(clip["id"].as_str().unwrap());
+    let done = capture::settled(&bench.deps, &id, Duration::from_secs(60)).await;
+    assert_eq!(done.unwrap().unwrap().status.as_str(), "ready");
+    // the stream waited all the while, and is whole
+    assert_eq!(pins(&bench, &session).await.len(), 1);
+    assert!(rest_of(body, first.to_vec()).await.is_ok());
+    let_go(&bench, &session).await;
+    until("the seat is free", || seats.available_permits() == 1).await;
+    bench.deps.stop.cancel();
+    door.await.unwrap();
+    bench.close().await;
+}
+
+pub async fn who_never_reads_again_is_broken_off(bench: Bench) {
+    let bench =
+        studio::with_config(bench, |config| config.capture.stall = Duration::from_millis(500));
+    let session = recorded(&bench, "ida").await;
+    let answer = open(&bench, "ida", &window(&session, 0.0, 16.0)).await;
+    let mut body = answer.into_body().into_data_stream();
+    let first = body.next().await.unwrap().unwrap();
+    let_go(&bench, &session).await;
+    // nothing of it is left running, though the reader is still there
+    let tasks = bench.deps.tasks.clone();
+    until("the work ends", || tasks.is_empty()).await;
+    assert!(rest_of(body, first.to_vec()).await.is_err());
     bench.close().await;
 }

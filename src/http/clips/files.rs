@@ -19,18 +19,21 @@ use crate::{
         AppState,
         bytes::{self, Sent},
         error::{Answer, Problem},
-        extract::{Path, Query},
+        extract::{Path, Query, Signed},
     },
 };
 
 /// The MP4, whole or in ranges.
 #[utoipa::path(
-    get, path = "/clips/{id}/file", tag = "clips", params(("id" = String, Path)),
+    get, path = "/clips/{id}/file", tag = "clips", params(("id" = String, Path), Signed),
     security(("bearer" = []), ()),
     responses(
         (status = 200, description = "The whole file", content_type = "video/mp4"),
         (status = 206, description = "One range of it", content_type = "video/mp4"),
         (status = 304, description = "Unchanged"),
+        (status = 401, description = "`unauthenticated` with `reason` `bad_link` or `link_expired`, or for want of a token"),
+        (status = 404, description = "`not_found`, `file_missing`"),
+        (status = 409, description = "`clip_not_ready`"),
         (status = 416, description = "The range lies outside"),
     )
 )]
@@ -55,11 +58,14 @@ pub(super) async fn video(
 
 /// The poster.
 #[utoipa::path(
-    get, path = "/clips/{id}/thumbnail.jpg", tag = "clips", params(("id" = String, Path)),
+    get, path = "/clips/{id}/thumbnail.jpg", tag = "clips", params(("id" = String, Path), Signed),
     security(("bearer" = []), ()),
     responses(
         (status = 200, description = "A picture from the middle", content_type = "image/jpeg"),
         (status = 304, description = "Unchanged"),
+        (status = 401, description = "`unauthenticated` with `reason` `bad_link` or `link_expired`, or for want of a token"),
+        (status = 404, description = "`not_found`, `file_missing`"),
+        (status = 409, description = "`clip_not_ready`"),
     )
 )]
 pub(super) async fn poster(
