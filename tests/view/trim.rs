@@ -317,7 +317,17 @@ pub async fn a_damaged_source_is_no_shorter_clip(bench: Bench) {
     let (middle, end) = (whole.len() / 2, whole.len() * 2 / 3);
     let mut holed = whole.clone();
     holed[middle..end].fill(0);
-    for (what, bytes) in [("holed", &holed[..]), ("cut off", &whole[..end])] {
+    // key frames of the second half that no longer say so: their pieces cannot be read, those before them can
+    let mut keyless = whole.clone();
+    let is_key = |at: &usize| {
+        let size = u32::from_be_bytes(whole[at - 4..*at].try_into().unwrap()) as usize;
+        whole[*at] == 0x65 && whole[at + 1] & 0x80 != 0 && (100..whole.len() - at).contains(&size)
+    };
+    let keys: Vec<_> = (middle..whole.len() - 2).filter(is_key).collect();
+    assert!(!keys.is_empty());
+    keys.into_iter().for_each(|at| keyless[at] = 0x6c);
+    let damaged = [("keyless", &keyless[..]), ("holed", &holed[..]), ("cut off", &whole[..end])];
+    for (what, bytes) in damaged {
         for precision in ["keyframe", "exact"] {
             let part = json!({ "startSeconds": 1, "endSeconds": 11, "precision": precision });
             let reply = ask(&bench, "hal", &source, part).await;
