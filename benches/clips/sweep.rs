@@ -136,6 +136,7 @@ fn session_row(user: &UserId, began: Timestamp, now: Timestamp) -> session::Mode
         discard: false,
         stop_requested_at: None,
         buffer_gone_at: None,
+        link_generation: 0,
         created_at: began,
         updated_at: began,
     }

@@ -290,7 +290,7 @@ pub async fn a_new_name_of_an_old_file_is_young(bench: Bench) {
     studio::end(&bench, &session, 1, 16).await;
     let source = studio::captured(&bench, "gus", session.window(2, 10)).await;
     let video = studio::files(&bench, "gus", &source).video;
-    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7 * 86_400);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000);
     std::fs::File::options().write(true).open(&video).unwrap().set_modified(old).unwrap();
     // a trim that is about to be accepted: its row is not there yet
     let early = video.with_file_name(format!("{}.source", ClipId::generate()));
