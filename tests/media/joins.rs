@@ -83,7 +83,7 @@ async fn epochs_of_different_size_become_one_clip_of_the_longer_ones_size() {
     }
 }
 
-fn count_only(file: &std::path::Path) -> usize {
+pub fn count_only(file: &std::path::Path) -> usize {
     let mut command = std::process::Command::new("ffmpeg");
     command.args(["-v", "error", "-i"]).arg(file);
     command.args(["-map", "0:v", "-fps_mode", "passthrough", "-f", "framecrc", "-"]);

@@ -14,6 +14,7 @@ mod material;
 mod native;
 mod picture;
 mod processes;
+mod recorded;
 
 use std::{path::Path, time::Duration};
 
