@@ -203,10 +203,9 @@ async fn a_twenty_second_recording_decodes_frame_by_frame_and_beep_by_beep() {
             let appeared =
                 appeared.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as f64;
             let sink_start = first_packet_ms - 7_000.0 + 500.0;
-            assert!(
-                appeared >= sink_start + (index as f64 + 2.0) * 4000.0 + 599.0,
-                "segment {index}"
-            );
+            let due = sink_start + (index as f64 + 2.0) * 4000.0 + 600.0;
+            // the time of a file is that of the kernel's last tick, some milliseconds old
+            assert!(appeared >= due - 10.0, "segment {index}: {} ms early", due - appeared);
         }
         let decoded = decode::decode_sources(&path, &[(1919, 1079)]).await.unwrap();
         let start = 3600.0 + index as f64 * 4.0;
