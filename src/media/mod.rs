@@ -27,6 +27,10 @@ pub const TICKS: i64 = 90_000;
 /// grid of thirds, and `[a, b)` + `[b, c)` must neither share nor lose a frame.
 pub const TOLERANCE: i64 = 45;
 
+/// Ticks by which frames of sound may overlap or lie apart and still follow each other: times inside a PES are rounded
+/// by their source. More is a join, or a hole.
+pub(crate) const SOUND_SLACK: i64 = 180;
+
 /// Ticks as microseconds, rounded to the nearest.
 pub fn ticks_to_micros(ticks: i64) -> i64 {
     let micros = (i128::from(ticks) * 100 + 4).div_euclid(9);

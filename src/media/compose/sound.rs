@@ -2,12 +2,9 @@
 
 use super::{Sink, Stop};
 use crate::media::{
-    TICKS,
+    SOUND_SLACK, TICKS,
     ts::{AudioFormat, AudioFrame, silence},
 };
-
-/// Frames may overlap this much (2 ms: rounding of sources), more is a join and the later frame is dropped.
-const SLACK: i64 = 180;
 
 /// The clip's sound as it grows. Times are kept as ticks times rate, so that no rounding adds up.
 pub(super) struct Sound {
@@ -41,7 +38,7 @@ impl Sound {
         if pts + length + lead_in <= part_start || pts >= self.end {
             return Ok(());
         }
-        if self.next.is_some_and(|next| (pts + SLACK) * self.rate() < next) {
+        if self.next.is_some_and(|next| (pts + SOUND_SLACK) * self.rate() < next) {
             return Ok(());
         }
         self.fill_before(out, pts)?;
@@ -67,7 +64,7 @@ impl Sound {
     /// Silence up to the end, the last frame may reach over it.
     pub fn finish(&mut self, out: &mut dyn Sink) -> Result<(), Stop> {
         let mut next = self.next.unwrap_or(self.start * self.rate());
-        while next + SLACK * self.rate() < self.end * self.rate() {
+        while next + SOUND_SLACK * self.rate() < self.end * self.rate() {
             self.silent_frame(out, next)?;
             next += AudioFormat::BLOCK;
         }
@@ -78,7 +75,7 @@ impl Sound {
     fn fill_before(&mut self, out: &mut dyn Sink, pts: i64) -> Result<(), Stop> {
         let goal = pts * self.rate();
         match self.next {
-            Some(_) => self.fill(out, pts + SLACK),
+            Some(_) => self.fill(out, pts + SOUND_SLACK),
             None => {
                 // aligned with the first frame, and covering the clip's first moment
                 let hole = (goal - self.start * self.rate()).max(0);

@@ -5,10 +5,11 @@
 //! fade of about twenty milliseconds at either end and keeps everything from outside out of the file.
 
 use super::{Refusal, Unfit};
-use crate::media::ts::{AudioFormat, AudioFrame, silence};
+use crate::media::{
+    SOUND_SLACK,
+    ts::{AudioFormat, AudioFrame, silence},
+};
 
-/// Frames may overlap this much (2 ms: rounding of sources), more is a join and the later frame is dropped.
-const SLACK: i64 = 180;
 const BLOCK_SAMPLES: i64 = 1024;
 const AAC_LC: u8 = 1;
 
@@ -53,11 +54,11 @@ impl Track {
         if pts + 1 < begin || place + 2 * AudioFormat::BLOCK > (end + 1) * self.rate {
             return Ok(());
         }
-        if self.next.is_some_and(|next| place + SLACK * self.rate < next) {
+        if self.next.is_some_and(|next| place + SOUND_SLACK * self.rate < next) {
             return Ok(());
         }
         match self.next {
-            Some(_) => self.fill(pts + SLACK, out)?,
+            Some(_) => self.fill(pts + SOUND_SLACK, out)?,
             None => {
                 // on the first frame's grid, at least one, so that the clip's first moment is covered
                 let blocks = place.max(1).div_euclid(AudioFormat::BLOCK)
@@ -88,7 +89,7 @@ impl Track {
 
     /// Silence up to the end; the last frame may reach over it.
     pub fn finish(&mut self, out: &mut Out<'_>) -> Result<(), Refusal> {
-        while self.next.unwrap_or(0) + SLACK * self.rate < self.end * self.rate {
+        while self.next.unwrap_or(0) + SOUND_SLACK * self.rate < self.end * self.rate {
             self.silence(out)?;
         }
         Ok(())

@@ -41,7 +41,7 @@ pub(super) struct Output {
     empty: Receiver<Vec<u8>>,
     writing: Option<JoinHandle<io::Result<()>>>,
     hashing: Option<JoinHandle<Hashed>>,
-    syncing: Option<JoinHandle<()>>,
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// What the hashing thread leaves.
@@ -139,6 +139,8 @@ impl Output {
         let hashed = self.hashing.take().map(JoinHandle::join);
         let hashed =
             hashed.and_then(Result::ok).ok_or(Halt::Io(io::Error::other("a thread ended")))?;
+        let synced = self.syncing.take().map_or(Ok(Ok(())), JoinHandle::join);
+        synced.unwrap_or_else(|_| Err(io::Error::other("a thread ended"))).map_err(Halt::Io)?;
         front.extend_from_slice(&hashed.first);
         self.control.beat();
         Ok((Arc::clone(&self.file), hashed.tree.finish(&front)))
@@ -200,11 +202,28 @@ fn hash(blocks: &Receiver<Block>, to_reuse: &Sender<Vec<u8>>, room: usize) -> Ha
     hashed
 }
 
-/// Begins early with what the last sync would otherwise have to wait for. Failures show there.
-fn sync(file: &File, grown: &Receiver<()>) {
+/// Begins early with what the last sync would otherwise have to wait for. The kernel tells of a failed write once per
+/// open file: what is heard here would not be said again there.
+fn sync(file: &File, grown: &Receiver<()>) -> io::Result<()> {
     while grown.recv().is_ok() {
         // those that came meanwhile are met by this one
         while grown.try_recv().is_ok() {}
-        let _ = file.sync_data();
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_early_sync_is_told() {
+        let (grow, grown) = channel();
+        grow.send(()).expect("a receiver");
+        drop(grow);
+        // a device that cannot be synced
+        let device = File::open("/dev/null").expect("always there");
+        assert!(sync(&device, &grown).is_err());
     }
 }

@@ -10,7 +10,7 @@ use super::{
     tables::{self, Chunk, Edit, Kind, Track},
 };
 use crate::media::{
-    TICKS,
+    SOUND_SLACK, TICKS,
     ffmpeg::Metadata,
     ts::{AudioFormat, raw_block, specific_config},
 };
@@ -23,8 +23,6 @@ const CHUNK_BYTES: u64 = 4 << 20;
 const SOUND_BYTES: usize = 256 * 1024;
 /// Steps of sound that are off by so many samples are rounding.
 const ROUNDING: i64 = 2;
-/// Frames that are early by less than so many ticks follow each other without hole (times inside a PES are rounded).
-const SLACK: i64 = 180;
 /// Samples of a frame of sound.
 const FRAME_SAMPLES: i64 = 1024;
 
@@ -283,7 +281,7 @@ impl Writer {
         let mut next = 0;
         for time in &times {
             let at = ((time - zero) * rate + TICKS / 2).div_euclid(TICKS);
-            if next - at > rate * SLACK / TICKS {
+            if next - at > rate * SOUND_SLACK / TICKS {
                 return Err(unfit("frames of sound overlap"));
             }
             let at = if at - next <= ROUNDING { next } else { at };
