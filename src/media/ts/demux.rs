@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
     AudioFormat, WRAP,
     adts::frame_at,
@@ -23,7 +25,7 @@ pub struct AccessUnit {
     pub offset: usize,
     /// Annex B bytes without access unit delimiter. A key picture always carries its parameter sets, also where the
     /// source gave them only once.
-    pub data: Vec<u8>,
+    pub data: Bytes,
     /// The parameter sets in force.
     pub sets: Arc<ParameterSets>,
 }
@@ -89,9 +91,9 @@ pub fn demux(bytes: &[u8]) -> Result<Demuxed, Damage> {
         }
         if Some(packet.pid) == program.video {
             if let Some(pes) = video.push(&packet)? {
-                out.picture(&pes)?;
-                video.spare = pes.bytes;
+                out.picture(pes)?;
             }
+            video.take_run(&mut packets, packet.pid);
         } else if Some(packet.pid) == program.audio
             && let Some(pes) = audio.push(&packet)?
         {
@@ -103,7 +105,7 @@ pub fn demux(bytes: &[u8]) -> Result<Demuxed, Damage> {
         return Err(Damage::corrupt("the program tables are missing"));
     }
     if let Some(pes) = video.finish()? {
-        out.picture(&pes)?;
+        out.picture(pes)?;
     }
     if let Some(pes) = audio.finish()? {
         out.sound(&pes)?;
@@ -130,9 +132,12 @@ impl Pes {
 #[derive(Default)]
 struct Assembler {
     open: Option<(usize, Vec<u8>)>,
-    /// Used before, for the next one: pictures are large, and memory that was touched already is fast.
+    /// Used before, for the next one.
     spare: Vec<u8>,
 }
+
+/// Room for a PES, so that it grows in place.
+const USUAL_PES: usize = 32 * 1024;
 
 impl Assembler {
     fn push(&mut self, packet: &Packet<'_>) -> Result<Option<Pes>, Damage> {
@@ -144,9 +149,17 @@ impl Assembler {
         }
         let mut bytes = std::mem::take(&mut self.spare);
         bytes.clear();
+        bytes.reserve(USUAL_PES);
         bytes.extend_from_slice(packet.payload);
         let before = self.open.replace((packet.offset, bytes));
         before.map(|(offset, bytes)| pes(offset, bytes, false)).transpose()
+    }
+
+    /// What follows of the same PES, as far as there is nothing to look at: pictures are hundreds of packets long.
+    fn take_run(&mut self, packets: &mut Packets<'_>, pid: u16) {
+        if let Some((_, bytes)) = &mut self.open {
+            packets.take_run(pid, bytes);
+        }
     }
 
     fn finish(self) -> Result<Option<Pes>, Damage> {
@@ -196,13 +209,13 @@ struct Builder {
 }
 
 impl Builder {
-    fn picture(&mut self, pes: &Pes) -> Result<(), Damage> {
+    fn picture(&mut self, pes: Pes) -> Result<(), Damage> {
         let payload = pes.payload();
         let Some(pts) = pes.pts else {
             // a picture may be spread over several PES: only its first one has a time
             let unit = self.out.video.last_mut();
             let unit = unit.ok_or(Damage::corrupt("the first picture has no time"))?;
-            unit.data.extend_from_slice(payload);
+            unit.data = [&unit.data, payload].concat().into();
             return Ok(());
         };
         let head = h264::head(payload);
@@ -226,14 +239,19 @@ impl Builder {
             Some(unit) if unit.kind == AUD => unit.at + unit.bytes.len(),
             _ => 0,
         };
-        let mut data = Vec::with_capacity(payload.len() + 64);
-        if key && !has_both {
+        let data = if key && !has_both {
+            let mut data = Vec::with_capacity(payload.len() + 64);
             for unit in &self.sets.units {
                 data.extend_from_slice(&[0, 0, 0, 1]);
                 data.extend_from_slice(unit);
             }
-        }
-        data.extend_from_slice(payload.get(begin..).unwrap_or_default());
+            data.extend_from_slice(payload.get(begin..).unwrap_or_default());
+            Bytes::from(data)
+        } else {
+            // large, and already where it can stay
+            let begin = pes.begin + begin;
+            Bytes::from(pes.bytes).split_off(begin)
+        };
         self.out.video.push(AccessUnit {
             pts_raw: pts,
             dts_raw: pes.dts.unwrap_or(pts),

@@ -100,10 +100,9 @@ pub fn inspect(bytes: &[u8]) -> Result<SegmentFacts, Damage> {
     })
 }
 
-/// A name for exactly these bytes: 64 bits of their BLAKE3 hash.
+/// The CRC-32 of a segment: tells bytes that changed on the disk, at a tenth of the cost of a hash that nobody can forge.
 pub(crate) fn checksum(bytes: &[u8]) -> i64 {
-    let hash = blake3::hash(bytes);
-    hash.as_bytes().iter().take(8).fold(0, |sum, &byte| sum << 8 | i64::from(byte))
+    i64::from(crc32fast::hash(bytes))
 }
 
 fn audio_facts(audio: &[AudioFrame], reference: i64) -> Option<AudioFacts> {

@@ -101,6 +101,23 @@ impl<'a> Packets<'a> {
         }
     }
 
+    /// Appends the payloads of the packets that follow in `pid` and have nothing but a payload: no beginning, no
+    /// adaptation field, no flag, the next counter. Whatever else comes is left for [`next`](Self::next).
+    pub fn take_run(&mut self, pid: u16, into: &mut Vec<u8>) {
+        let [high, low] = pid.to_be_bytes();
+        let Some(last) = self.counters.get_mut(usize::from(pid)) else { return };
+        while let Some(bytes) = self.bytes.get(self.offset..self.offset + PACKET) {
+            let counter = last.wrapping_add(1) & 15;
+            let (head, payload) = bytes.split_at(4);
+            if head != [SYNC, high, low, 0x10 | counter] {
+                return;
+            }
+            into.extend_from_slice(payload);
+            *last = counter;
+            self.offset += PACKET;
+        }
+    }
+
     /// What is wrong where a packet should begin.
     fn lost(&self) -> Damage {
         let rest = self.bytes.get(self.offset..).unwrap_or_default();
