@@ -1,11 +1,6 @@
 //! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
 
-use std::{
-    fs::File,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -152,11 +147,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     })
 }
 
-fn exact_outcome(
-    done: exact::Done,
-    plan: &Plan,
-    timings: CutTimings,
-) -> CutOutcome {
+fn exact_outcome(done: exact::Done, plan: &Plan, timings: CutTimings) -> CutOutcome {
     tracing::info!(
         pictures_copied = done.copied,
         pictures_encoded = done.encoded,
@@ -370,8 +361,7 @@ impl Job<'_> {
         let facts = match native {
             // the disk and the decoder do not wait for each other
             Some(Native { file, blake3, edges }) => {
-                let check =
-                    verify::verify_hashed(edges, draft.path(), blake3, &expected, &limits);
+                let check = verify::verify_hashed(edges, draft.path(), blake3, &expected, &limits);
                 let (synced, facts) = tokio::join!(self.sync(file), check);
                 synced?;
                 facts?

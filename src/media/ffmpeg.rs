@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use recipes::CAPPED_AUDIO_BITS;
 pub use recipes::{Metadata, Target};
-pub use run::{Feed, Finished};
 pub(super) use run::Running;
+pub use run::{Feed, Finished};
 pub(super) use run::{make_way, stalled};
 
 use crate::error::{Code, Error, Result};

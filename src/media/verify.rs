@@ -82,8 +82,7 @@ pub(super) async fn verify_hashed(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
-    let (examined, decoded) =
-        tokio::join!(examine(path, blake3, expected), edges.end(limits));
+    let (examined, decoded) = tokio::join!(examine(path, blake3, expected), edges.end(limits));
     // what the index says is the plainer reason
     let (_, verified) = examined?;
     decoded.map(|()| verified)

@@ -8,7 +8,7 @@ use super::{
     AudioFormat, WRAP,
     adts::frame_at,
     h264::{self, AUD, IDR, PPS, SPS},
-    packet::{Damage, Packet, Packets, Program},
+    packet::{Counters, Damage, Packet, Packets, Program},
 };
 use crate::media::TICKS;
 
@@ -80,37 +80,81 @@ pub struct Demuxed {
 /// # Errors
 /// Every structural damage there is; a result that is `Ok` holds at least one picture, the first of them a key one.
 pub fn demux(bytes: &[u8]) -> Result<Demuxed, Damage> {
-    let mut packets = Packets::new(bytes)?;
-    let mut program = Program::default();
-    let mut video = Assembler::default();
-    let mut audio = Assembler::default();
-    let mut out = Builder::default();
-    while let Some(packet) = packets.next()? {
-        if program.take_table(&packet)? {
-            continue;
+    let mut demuxer = Demuxer::new();
+    demuxer.take(bytes)?;
+    demuxer.finish()
+}
+
+/// Takes a segment apart piece by piece.
+pub struct Demuxer {
+    /// Bytes taken.
+    taken: usize,
+    counters: Counters,
+    program: Program,
+    video: Assembler,
+    audio: Assembler,
+    out: Builder,
+}
+
+impl Demuxer {
+    /// One that has taken nothing.
+    pub fn new() -> Demuxer {
+        Demuxer {
+            taken: 0,
+            counters: Counters::new(),
+            program: Program::default(),
+            video: Assembler::default(),
+            audio: Assembler::default(),
+            out: Builder::default(),
         }
-        if Some(packet.pid) == program.video {
-            if let Some(pes) = video.push(&packet)? {
-                out.picture(pes)?;
+    }
+
+    /// The next piece: whole packets ([`PACKET`] bytes each), but for the last one.
+    ///
+    /// # Errors
+    /// As [`demux`]; what is called corrupt here, seen as a whole may be truncated.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Damage> {
+        let Demuxer { program, video, audio, out, .. } = self;
+        let mut packets = Packets::new(bytes, self.taken, &mut self.counters);
+        while let Some(packet) = packets.next()? {
+            if program.take_table(&packet)? {
+                continue;
             }
-            video.take_run(&mut packets, packet.pid);
-        } else if Some(packet.pid) == program.audio
-            && let Some(pes) = audio.push(&packet)?
-        {
-            out.sound(&pes)?;
-            audio.spare = pes.bytes;
+            if Some(packet.pid) == program.video {
+                if let Some(pes) = video.push(&packet)? {
+                    out.picture(pes)?;
+                }
+                video.take_run(&mut packets, packet.pid);
+            } else if Some(packet.pid) == program.audio
+                && let Some(pes) = audio.push(&packet)?
+            {
+                out.sound(&pes)?;
+                audio.spare = pes.bytes;
+            }
         }
+        self.taken += bytes.len();
+        Ok(())
     }
-    if !program.seen_pmt {
-        return Err(Damage::corrupt("the program tables are missing"));
+
+    /// What there was.
+    ///
+    /// # Errors
+    /// As [`demux`].
+    pub fn finish(mut self) -> Result<Demuxed, Damage> {
+        if self.taken == 0 {
+            return Err(Damage::Empty);
+        }
+        if !self.program.seen_pmt {
+            return Err(Damage::corrupt("the program tables are missing"));
+        }
+        if let Some(pes) = self.video.finish()? {
+            self.out.picture(pes)?;
+        }
+        if let Some(pes) = self.audio.finish()? {
+            self.out.sound(&pes)?;
+        }
+        self.out.finish()
     }
-    if let Some(pes) = video.finish()? {
-        out.picture(pes)?;
-    }
-    if let Some(pes) = audio.finish()? {
-        out.sound(&pes)?;
-    }
-    out.finish()
 }
 
 /// A PES packet: what carries one picture, or some frames of sound.
@@ -313,4 +357,37 @@ fn parameter_sets(units: Vec<Vec<u8>>) -> Result<ParameterSets, Damage> {
     let hash = hasher.finalize();
     let hash = hash.as_bytes().iter().take(8).fold(0u64, |hash, &byte| hash << 8 | u64::from(byte));
     Ok(ParameterSets { units, size, hash })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::ts::{PACKET, TsWriter};
+
+    #[test]
+    fn pieces_of_a_segment_come_to_the_same_as_the_whole() {
+        let mut writer = TsWriter::new(None);
+        let picture = |kind: u8, size: usize| {
+            let sets = [&[0, 0, 0, 1][..], &SETS.0, &[0, 0, 0, 1], &SETS.1].concat();
+            let mut data = if kind == IDR { sets } else { Vec::new() };
+            data.extend_from_slice(&[0, 0, 0, 1, 0x60 | kind, 0x88]);
+            data.resize(data.len() + size, 0x5a);
+            data
+        };
+        writer.video(3_000, 3_000, true, &picture(IDR, 100_000));
+        for at in 2..60 {
+            writer.video(at * 3_000, at * 3_000, false, &picture(1, 300 * at as usize));
+        }
+        let bytes = writer.take();
+        let whole = format!("{:?}", demux(&bytes).expect("whole"));
+        for packets in [1, 2, 7, 1024] {
+            let mut demuxer = Demuxer::new();
+            for piece in bytes.chunks(packets * PACKET) {
+                demuxer.take(piece).expect("a piece");
+            }
+            let read = demuxer.finish().expect("the end");
+            assert_eq!(read.video.len(), 59);
+            assert_eq!(format!("{read:?}"), whole, "{packets} packets at once");
+        }
+    }
 }
