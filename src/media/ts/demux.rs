@@ -358,36 +358,3 @@ fn parameter_sets(units: Vec<Vec<u8>>) -> Result<ParameterSets, Damage> {
     let hash = hash.as_bytes().iter().take(8).fold(0u64, |hash, &byte| hash << 8 | u64::from(byte));
     Ok(ParameterSets { units, size, hash })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::media::ts::{PACKET, TsWriter};
-
-    #[test]
-    fn pieces_of_a_segment_come_to_the_same_as_the_whole() {
-        let mut writer = TsWriter::new(None);
-        let picture = |kind: u8, size: usize| {
-            let sets = [&[0, 0, 0, 1][..], &SETS.0, &[0, 0, 0, 1], &SETS.1].concat();
-            let mut data = if kind == IDR { sets } else { Vec::new() };
-            data.extend_from_slice(&[0, 0, 0, 1, 0x60 | kind, 0x88]);
-            data.resize(data.len() + size, 0x5a);
-            data
-        };
-        writer.video(3_000, 3_000, true, &picture(IDR, 100_000));
-        for at in 2..60 {
-            writer.video(at * 3_000, at * 3_000, false, &picture(1, 300 * at as usize));
-        }
-        let bytes = writer.take();
-        let whole = format!("{:?}", demux(&bytes).expect("whole"));
-        for packets in [1, 2, 7, 1024] {
-            let mut demuxer = Demuxer::new();
-            for piece in bytes.chunks(packets * PACKET) {
-                demuxer.take(piece).expect("a piece");
-            }
-            let read = demuxer.finish().expect("the end");
-            assert_eq!(read.video.len(), 59);
-            assert_eq!(format!("{read:?}"), whole, "{packets} packets at once");
-        }
-    }
-}
