@@ -91,7 +91,8 @@ impl Stage {
     }
 
     pub async fn clips(&self, report: &mut Report) {
-        let mut rows = vec![row(["segments", "way", "runs", "median", "least", "most", "cp = 1"])];
+        let head = ["segments", "way", "runs", "median", "least", "most", "cp = 1", "ours = 1"];
+        let mut rows = vec![row(head)];
         let mut within = vec![row(["segments", "queue", "pin", "mux", "finalize"])];
         for (session, input) in &self.recorded {
             let length = input.seconds() as f64;
@@ -142,6 +143,7 @@ impl Stage {
                     seconds(*least),
                     seconds(*most),
                     ratio(of, copy),
+                    ratio(of, median(&ours)),
                 ]);
             }
             let mut own = vec![kind];
