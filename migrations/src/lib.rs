@@ -16,6 +16,8 @@ mod m0006_trims;
 mod m0007_turns;
 mod m0008_checksums;
 mod m0009_session_links;
+mod m0012_preferences;
+mod m0013_shares;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -33,6 +35,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_turns::Migration),
             Box::new(m0008_checksums::Migration),
             Box::new(m0009_session_links::Migration),
+            Box::new(m0012_preferences::Migration),
+            Box::new(m0013_shares::Migration),
         ]
     }
 }

@@ -25,6 +25,7 @@ pub mod library;
 pub mod links;
 pub mod maintenance;
 pub mod material;
+pub mod own;
 pub mod place;
 pub mod preview;
 pub mod probe;

@@ -28,6 +28,7 @@ pub mod maintenance;
 pub mod member;
 pub mod pin;
 pub mod policy;
+pub mod preference;
 pub mod preview;
 pub mod quota;
 pub mod rate;

@@ -78,6 +78,8 @@ impl World {
             let path = format!("/admin/community/{community}/members/{user}/roles/{role}");
             self.asked("root", "PUT", &path, None, 204).await;
         }
+        let rights = json!({ "permissions": ["CAPTURE_REPLAY"] });
+        self.asked("root", "PUT", "/admin/community/red/roles/own", Some(rights), 200).await;
     }
 
     fn expired(&self) -> String {
@@ -185,14 +187,16 @@ impl World {
         let (from, to) = (&session["buffer"]["startsAt"], &session["buffer"]["endsAt"]);
         let window = |at: &Value| at.as_str().expect("a moment").to_owned();
         self.names.insert("window", format!("from={}&to={}", window(from), window(to)));
-        let preview = format!("{path}/preview.m3u8");
-        let request = self.app.http.get(format!("{}{preview}", self.app.base));
-        let playlist = request.bearer_auth(&self.tokens["owner"]).send().await.expect("an answer");
-        let playlist = playlist.text().await.expect("a playlist");
+        let playlist = self.text(&format!("{path}/preview.m3u8")).await;
         let line = playlist.lines().find(|line| !line.starts_with('#')).expect("a segment");
         let (name, _) = line.split_once(".ts").expect("a segment's name");
         let name = name.rsplit('/').next().expect("its last part");
         self.names.insert("segment", name.to_owned());
+        let strip = format!("{path}/filmstrip?{}&count=2", self.names["window"]);
+        let strip = self.text(&strip).await;
+        let (_, query) = strip.split_once("filmstrip.jpg?").expect("a signed image");
+        let query = query.split('#').next().expect("the query").to_owned();
+        self.names.insert("strip", query);
         let clip = format!("/clips/{}", self.names["private"]);
         let clip = self.asked("owner", "GET", &clip, None, 200).await;
         for (name, address) in
@@ -202,6 +206,14 @@ impl World {
             let (_, query) = address.split_once('?').expect("a signed query");
             self.names.insert(name, query.to_owned());
         }
+    }
+
+    /// What the owner gets, as text.
+    async fn text(&self, path: &str) -> String {
+        let request = self.app.http.get(format!("{}{path}", self.app.base));
+        let answer = request.bearer_auth(&self.tokens["owner"]).send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 200, "{path}");
+        answer.text().await.expect("text")
     }
 
     async fn remove(&self, user: &str) {

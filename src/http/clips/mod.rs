@@ -96,11 +96,22 @@ struct QuotaInList {
 /// A user's account.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct QuotaBody {
+pub(super) struct QuotaBody {
     quota_bytes: i64,
     used_bytes: i64,
     reserved_bytes: i64,
     clips_count: u64,
+}
+
+impl From<Quota> for QuotaBody {
+    fn from(quota: Quota) -> QuotaBody {
+        QuotaBody {
+            quota_bytes: quota.quota_bytes,
+            used_bytes: quota.used_bytes,
+            reserved_bytes: quota.reserved_bytes,
+            clips_count: quota.clips_count,
+        }
+    }
 }
 
 /// A page of clips, newest first.
@@ -268,10 +279,5 @@ async fn remove(
 )]
 async fn my_quota(State(state): State<AppState>, caller: Caller) -> Answer<Json<QuotaBody>> {
     let quota = library::quota_of(&state.deps, &caller.user_id).await?;
-    Ok(Json(QuotaBody {
-        quota_bytes: quota.quota_bytes,
-        used_bytes: quota.used_bytes,
-        reserved_bytes: quota.reserved_bytes,
-        clips_count: quota.clips_count,
-    }))
+    Ok(Json(quota.into()))
 }
