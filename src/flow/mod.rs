@@ -34,6 +34,7 @@ pub mod reap;
 pub mod reconcile;
 pub mod render;
 pub mod room;
+pub mod shares;
 pub mod show;
 pub mod start;
 pub mod stop;

@@ -36,6 +36,7 @@ pub mod schema;
 pub mod segment;
 pub mod session;
 pub mod setting;
+pub mod share;
 pub mod webhook;
 
 /// A value of a row's change; what is not `Set` stays as it is.

@@ -198,6 +198,12 @@ impl World {
         let query = query.split('#').next().expect("the query").to_owned();
         self.names.insert("strip", query);
         let clip = format!("/clips/{}", self.names["private"]);
+        let body = json!({ "shareOption": "link" });
+        let share = self.asked("owner", "POST", &format!("{clip}/share"), Some(body), 200).await;
+        self.names.insert("share", share["shareId"].as_str().expect("an id").to_owned());
+        let url = share["url"].as_str().expect("an address");
+        let (_, secret) = url.rsplit_once('/').expect("a secret at the end");
+        self.names.insert("link", secret.to_owned());
         let clip = self.asked("owner", "GET", &clip, None, 200).await;
         for (name, address) in
             [("signed preview", &session["previewUrl"]), ("signed file", &clip["downloadUrl"])]

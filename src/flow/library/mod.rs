@@ -158,7 +158,7 @@ async fn may_manage(deps: &Deps, caller: &Caller, clip: &Clip) -> Result<bool> {
 }
 
 /// The caller's own clip; who may see somebody else's learns that it is not his.
-pub(super) async fn load_own(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
+pub(in crate::flow) async fn load_own(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
     let clip = clip::load(deps.db.conn(), id).await?;
     if clip.user_id == caller.user_id {
         return Ok(clip);

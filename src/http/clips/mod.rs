@@ -3,6 +3,7 @@
 mod capture;
 mod files;
 mod shape;
+mod shares;
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,15 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(files::video))
         .routes(routes!(files::poster))
         .routes(routes!(my_quota))
+}
+
+/// Shares, which no limit counts.
+pub fn share_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(shares::share))
+        .routes(routes!(shares::list))
+        .routes(routes!(shares::revoke))
+        .routes(routes!(shares::revoke_all))
 }
 
 /// The routes that are limited as captures.
