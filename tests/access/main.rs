@@ -5,6 +5,8 @@
 mod harness;
 
 mod ground;
+mod receiver;
+mod shares;
 mod table;
 mod world;
 
@@ -17,7 +19,9 @@ use serde_json::Value;
 use table::{Answer, CALLERS, Row};
 use world::World;
 
-on_both_engines!(everybody_is_answered_as_the_table_says);
+use shares::clips_are_shared;
+
+on_both_engines!(everybody_is_answered_as_the_table_says, clips_are_shared);
 
 const MATRIX: &str = include_str!("matrix.md");
 

@@ -37,7 +37,18 @@ fn settings(config: &mut Config) {
 
 impl World {
     pub async fn build(engine: Engine) -> World {
-        let setup = Setup::on(engine).loops(Loops::None).without_webhooks().change(settings);
+        World::build_with(engine, |_| {}).await
+    }
+
+    /// With settings of the test's own.
+    pub async fn build_with(
+        engine: Engine,
+        change: impl Fn(&mut Config) + Send + Sync + 'static,
+    ) -> World {
+        let setup = Setup::on(engine).loops(Loops::None).without_webhooks().change(move |config| {
+            settings(config);
+            change(config);
+        });
         let app = setup.start("access").await;
         let mut world = World { app, tokens: BTreeMap::new(), names: BTreeMap::new() };
         world.admit().await;
