@@ -1,6 +1,8 @@
 //! Shares: a link to a clip that works without a login, kept by its owner or delivered by the app. Who holds the link
 //! sees the clip until the link expires, is deleted, the clip's visibility is narrowed, or the clip goes.
 
+mod wishes;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -14,6 +16,7 @@ use super::{
 };
 use crate::{
     access::Caller,
+    config,
     domain::{
         id::{ClipId, ShareId},
         lifecycle::ClipStatus,
@@ -24,6 +27,9 @@ use crate::{
     outbound::{self, Outcome},
     store::{self, clip, share},
 };
+
+pub use wishes::{catch_up, fulfil};
+pub(super) use wishes::{check_order, is_open, keep};
 
 pub use crate::store::share::{Destination, Model as Share};
 
@@ -43,17 +49,20 @@ pub struct Order {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A link's secret part.
+pub type Secret = [u8; SECRET_BYTES];
+
 /// A share with its link's secret part, which nobody can tell again.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The row.
     pub share: Share,
     /// The secret part.
-    pub secret: [u8; SECRET_BYTES],
+    pub secret: Secret,
 }
 
 /// The address of the link with that secret part.
-pub fn address(deps: &Deps, secret: &[u8; SECRET_BYTES]) -> String {
+pub fn address(deps: &Deps, secret: &Secret) -> String {
     links::address(deps, &format!("/s/{}", URL_SAFE_NO_PAD.encode(secret)))
 }
 
@@ -65,34 +74,59 @@ pub fn address(deps: &Deps, secret: &[u8; SECRET_BYTES]) -> String {
 pub async fn share(deps: &Deps, caller: &Caller, id: &ClipId, order: Order) -> Result<Shared> {
     let clip = load_own(deps, caller, id).await?;
     check(&order, deps.clock.now())?;
-    let endpoint = match order.destination {
-        Destination::Link => None,
+    let endpoint = endpoint_of(deps, order.destination)?;
+    let mut shared = new_share(deps, &clip, order);
+    make(deps, &shared.share).await?;
+    match endpoint {
+        Some(endpoint) => {
+            deliver(deps, &endpoint, &clip, caller.name.as_deref(), &mut shared).await?;
+        }
+        None => count(&shared.share),
+    }
+    Ok(shared)
+}
+
+/// Where shares of that kind are delivered to; a link goes nowhere.
+fn endpoint_of(deps: &Deps, destination: Destination) -> Result<Option<config::Share>> {
+    match destination {
+        Destination::Link => Ok(None),
         Destination::Dm | Destination::Channel => {
-            Some(deps.config.share.clone().ok_or_else(not_configured)?)
-        }
-    };
-    let mut shared = make(deps, &clip, order).await?;
-    if let Some(endpoint) = endpoint {
-        let body = message(deps, caller, &clip, &shared);
-        let sent_at = deps.clock.now();
-        let outcome = outbound::post(&endpoint, shared.share.id.as_str(), &body, sent_at).await;
-        match delivered(outcome) {
-            Ok(message) => shared.share.message_id = message,
-            Err(error) => {
-                share::delete(deps.db.conn(), id, &shared.share.id).await?;
-                tracing::warn!(clip.id = %id, error = error.chain(), "a share was not delivered");
-                return Err(error);
-            }
-        }
-        if let Some(message) = &shared.share.message_id {
-            share::set_message(deps.db.conn(), &shared.share.id, message).await?;
+            deps.config.share.clone().map(Some).ok_or_else(not_configured)
         }
     }
-    let destination = shared.share.destination.as_str();
-    tracing::info!(clip.id = %id, share.id = %shared.share.id, destination, "clip shared");
+}
+
+/// Hands a share to the app. What it does not take is void.
+async fn deliver(
+    deps: &Deps,
+    endpoint: &config::Share,
+    clip: &Clip,
+    username: Option<&str>,
+    shared: &mut Shared,
+) -> Result<()> {
+    let body = message(deps, username, clip, shared);
+    let id = &shared.share.id;
+    let outcome = outbound::post(endpoint, id.as_str(), &body, deps.clock.now()).await;
+    match delivered(outcome) {
+        Ok(message) => shared.share.message_id = message,
+        Err(error) => {
+            share::delete(deps.db.conn(), &clip.id, id).await?;
+            tracing::warn!(clip.id = %clip.id, error = error.chain(), "a share was not delivered");
+            return Err(error);
+        }
+    }
+    if let Some(message) = &shared.share.message_id {
+        share::set_message(deps.db.conn(), id, message).await?;
+    }
+    count(&shared.share);
+    Ok(())
+}
+
+fn count(share: &Share) {
+    let destination = share.destination.as_str();
+    tracing::info!(clip.id = %share.clip_id, share.id = %share.id, destination, "clip shared");
     metrics::counter!("livekit_replay_clips_shared_total", "destination" => destination)
         .increment(1);
-    Ok(shared)
 }
 
 fn check(order: &Order, now: Timestamp) -> Result<()> {
@@ -114,9 +148,9 @@ fn not_configured() -> Error {
     Error::new(Code::ShareNotConfigured, detail)
 }
 
-/// The row and its secret, while the clip's row is locked: no share outlives its clip.
-async fn make(deps: &Deps, clip: &Clip, order: Order) -> Result<Shared> {
-    let secret = rand::random::<[u8; SECRET_BYTES]>();
+/// A share that is in no table yet.
+fn new_share(deps: &Deps, clip: &Clip, order: Order) -> Shared {
+    let secret: Secret = rand::random();
     let share = Share {
         id: ShareId::generate(),
         clip_id: clip.id.clone(),
@@ -128,20 +162,24 @@ async fn make(deps: &Deps, clip: &Clip, order: Order) -> Result<Shared> {
         created_at: deps.clock.now(),
         expires_at: order.expires_at,
     };
+    Shared { share, secret }
+}
+
+/// Inserts the row while the clip's is locked: no share outlives its clip.
+async fn make(deps: &Deps, share: &Share) -> Result<()> {
     let tx = deps.db.begin().await?;
-    clip::lock(&tx, &clip.id).await?;
-    let now = clip::load(&tx, &clip.id).await?;
+    clip::lock(&tx, &share.clip_id).await?;
+    let now = clip::load(&tx, &share.clip_id).await?;
     if now.status != ClipStatus::Ready {
         return Err(Error::new(Code::ClipNotReady, "Only a clip that is ready can be shared.")
             .with("status", now.status.as_str()));
     }
     share::insert(&tx, share.clone()).await?;
-    store::commit(tx).await?;
-    Ok(Shared { share, secret })
+    store::commit(tx).await
 }
 
 /// What the app is told: whom the link is for, and what it shows.
-fn message(deps: &Deps, caller: &Caller, clip: &Clip, shared: &Shared) -> Value {
+fn message(deps: &Deps, username: Option<&str>, clip: &Clip, shared: &Shared) -> Value {
     let Share { id, destination, target_id, created_at, expires_at, .. } = &shared.share;
     let to = |wanted: Destination| (*destination == wanted).then_some(target_id).cloned().flatten();
     json!({
@@ -155,8 +193,8 @@ fn message(deps: &Deps, caller: &Caller, clip: &Clip, shared: &Shared) -> Value 
             "targetChannelId": to(Destination::Channel),
             "url": address(deps, &shared.secret),
             "expiresAt": expires_at,
-            "userId": caller.user_id.as_str(),
-            "username": caller.name,
+            "userId": clip.user_id.as_str(),
+            "username": username,
             "clip": {
                 "clipId": clip.id.as_str(),
                 "title": clip.title,

@@ -38,6 +38,7 @@ pub mod session;
 pub mod setting;
 pub mod share;
 pub mod webhook;
+pub mod wish;
 
 /// A value of a row's change; what is not `Set` stays as it is.
 pub use sea_orm::ActiveValue::Set;

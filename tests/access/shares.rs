@@ -19,6 +19,8 @@ pub async fn clips_are_shared(engine: Engine) {
     })
     .await;
     let story = Story { world: &world, receiver: &receiver };
+    // first, while the recording is young
+    story.a_capture_is_shared_when_it_is_ready().await;
     story.a_link_opens_the_clip_and_nothing_else().await;
     story.a_link_ends_with_its_time().await;
     story.a_link_ends_when_it_is_taken_back().await;
@@ -103,6 +105,101 @@ impl Story<'_> {
         assert_eq!(status, 200, "{list:#}");
         assert_eq!(list["total"], list["shares"].as_array().expect("a list").len());
         list["shares"].as_array().expect("a list").clone()
+    }
+
+    /// Asks for a capture with a share, and waits for both.
+    async fn capture(&self, share: Value) -> Value {
+        let (status, clip) = self.capture_as(share, "wait=60").await;
+        assert_eq!((status, &clip["status"]), (201, &json!("ready")), "{clip:#}");
+        clip
+    }
+
+    async fn capture_as(&self, mut share: Value, prefer: &str) -> (u16, Value) {
+        share["sessionId"] = json!(self.world.fill("", "{session}"));
+        share["startSeconds"] = json!(1);
+        share["endSeconds"] = json!(3);
+        let app = self.app();
+        let request = app.http.post(format!("{}/capture", app.base)).header("Prefer", prefer);
+        let request = request.bearer_auth(&self.world.tokens["owner"]).json(&share);
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    async fn shares_of(&self, clip: &Value) -> Vec<Value> {
+        let path = format!("/clips/{}/shares", clip["clipId"].as_str().expect("an id"));
+        let (_, list) = self.ask(Method::GET, &path, None).await;
+        list["shares"].as_array().expect("a list").clone()
+    }
+
+    async fn shown(&self, clip: &Value) -> Value {
+        let path = format!("/clips/{}", clip["clipId"].as_str().expect("an id"));
+        self.ask(Method::GET, &path, None).await.1
+    }
+
+    async fn a_capture_is_shared_when_it_is_ready(&self) {
+        let dm = || json!({ "shareOption": "dm", "targetUserId": "other" });
+        // asked for while nobody works; one delivery is then taken up by somebody who dies, one by nobody
+        let (status, interrupted) = self.capture_as(dm(), "respond-async").await;
+        assert_eq!(status, 202, "{interrupted:#}");
+        let (_, begun_late) = self.capture_as(dm(), "respond-async").await;
+        for clip in [&interrupted, &begun_late] {
+            let id = clip["clipId"].as_str().expect("an id");
+            let now = self.app().deps.clock.now().as_micros();
+            let claim = format!("UPDATE share_wish SET claimed_at = {now} WHERE clip_id = ?");
+            crate::ground::execute(self.app(), &claim, &[id]).await;
+        }
+        let worker = self.app().replica().await;
+        worker.run_jobs();
+
+        let clip = self.capture(dm()).await;
+        assert_eq!(clip["messageId"], "m-1", "{clip:#}");
+        let arrived = self.receiver.take();
+        let [delivery] = arrived.as_slice() else { panic!("{arrived:?}") };
+        assert!(delivery.is_signed());
+        assert_eq!(delivery.json()["data"]["clip"]["clipId"], clip["clipId"]);
+        assert_eq!(self.status(&delivery.link()).await, 200);
+        assert_eq!(self.shares_of(&clip).await[0]["messageId"], "m-1");
+
+        self.receiver.next(Says::Status(403));
+        let clip = self.capture(dm()).await;
+        assert_eq!(clip["shareError"], "share_refused", "{clip:#}");
+        let arrived = self.receiver.take();
+        assert_eq!(self.status(&arrived[0].link()).await, 404);
+        assert_eq!(self.shares_of(&clip).await, Vec::<Value>::new());
+
+        let clip = self.capture(json!({ "shareOption": "link" })).await;
+        assert_eq!(self.status(clip["shareUrl"].as_str().expect("an address")).await, 200);
+        assert!(self.shown(&clip).await.get("shareUrl").is_none());
+
+        // what somebody else took up is his, until it is clear that he is gone
+        for clip in [&interrupted, &begun_late] {
+            self.app()
+                .until("it is ready", async || self.shown(clip).await["status"] == "ready")
+                .await;
+        }
+        let free = "UPDATE share_wish SET claimed_at = NULL WHERE clip_id = ?";
+        let id = begun_late["clipId"].as_str().expect("an id");
+        crate::ground::execute(self.app(), free, &[id]).await;
+        let deps = &self.app().deps;
+        livekit_replay::flow::shares::catch_up(deps).await.expect("a pass");
+        assert_eq!(self.shown(&begun_late).await["messageId"], "m-1");
+        assert!(self.shown(&interrupted).await.get("shareError").is_none());
+        assert_eq!(self.receiver.take().len(), 1);
+        self.app().clock.advance_micros(61_000_000);
+        livekit_replay::flow::shares::catch_up(deps).await.expect("a pass");
+        assert_eq!(self.shown(&interrupted).await["shareError"], "share_failed");
+        assert_eq!(self.receiver.take().len(), 0);
+        assert!(dump(&deps.db, &[]).await["share_wish"].is_empty());
+
+        for (share, field) in [
+            (json!({ "targetUserId": "other" }), "targetUserId"),
+            (json!({ "shareOption": "dm" }), "targetUserId"),
+            (json!({ "shareOption": "link", "targetChannelId": "general" }), "targetChannelId"),
+        ] {
+            let (status, refused) = self.capture_as(share, "respond-async").await;
+            assert_eq!((status, &refused["errors"][0]["field"]), (422, &json!(field)));
+        }
+        worker.stop().await;
     }
 
     async fn a_link_opens_the_clip_and_nothing_else(&self) {

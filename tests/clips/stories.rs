@@ -127,6 +127,7 @@ pub async fn of_sixty_captures_at_once_exactly_as_many_are_accepted_as_fit(mut b
             visibility: None,
             claim: None,
             request_id: None,
+            share: None,
         };
         let now = bench.now();
         tokio::spawn(async move { capture::capture(&deps, &caller, request, now).await })
@@ -135,7 +136,7 @@ pub async fn of_sixty_captures_at_once_exactly_as_many_are_accepted_as_fit(mut b
     let mut taken = Vec::new();
     for outcome in outcomes {
         match outcome.unwrap() {
-            Ok(clip) => taken.push(clip.id),
+            Ok(accepted) => taken.push(accepted.clip.id),
             Err(error) => {
                 assert_eq!(error.code(), Code::QuotaExceeded, "{error:?}");
                 assert_eq!(error.fields()["quotaBytes"], room_for_seven);

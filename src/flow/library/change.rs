@@ -20,7 +20,7 @@ use crate::{
         stores::{self, Which},
         trim,
     },
-    store::{self, clip, job, pin, quota, session, share},
+    store::{self, clip, job, pin, quota, session, share, wish},
 };
 
 /// What an owner changes; `None` leaves it.
@@ -154,6 +154,7 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
     quota::settle(&tx, &clip.user_id, clip.reserved_bytes, -clip.size_bytes).await?;
     pin::delete_of_clip(&tx, id).await?;
     share::delete_of_clip(&tx, id).await?;
+    wish::delete(&tx, id).await?;
     store::commit(tx).await?;
     crash::point("between-condemn-and-unlink");
     Ok(clip)

@@ -5,7 +5,9 @@ use crate::{
     domain::lifecycle::ClipStatus,
     error::Result,
     flow::{Deps, clip_files::ClipFiles},
-    store::{self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook},
+    store::{
+        self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook, wish,
+    },
 };
 
 const MINUTE: i64 = 60;
@@ -54,6 +56,7 @@ async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
     quota::settle(&tx, &failed.user_id, failed.reserved_bytes, -failed.size_bytes).await?;
     pin::delete_of_clip(&tx, &failed.id).await?;
     share::delete_of_clip(&tx, &failed.id).await?;
+    wish::delete(&tx, &failed.id).await?;
     // under the row's lock and before the commit, so that no record brings the clip back
     files.entomb().await?;
     store::commit(tx).await?;

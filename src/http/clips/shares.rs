@@ -42,6 +42,27 @@ const ROUTE: &str = "POST /clips/{id}/share";
 /// Delivering takes five seconds at most, rows a moment.
 const LEASE: Duration = Duration::from_secs(30);
 
+/// Where a clip goes, as a capture and a share say it.
+pub(super) fn order(
+    option: Destination,
+    channel: Option<String>,
+    user: Option<String>,
+    expires_at: Option<Timestamp>,
+) -> Result<Order> {
+    let needless = |field| Err(Error::invalid_field(field, "does not belong to this shareOption"));
+    let missing = |field| Error::invalid_field(field, "is needed for this shareOption");
+    let target = match (option, channel, user) {
+        (Destination::Link | Destination::Dm, Some(_), _) => return needless("targetChannelId"),
+        (Destination::Link | Destination::Channel, _, Some(_)) => return needless("targetUserId"),
+        (Destination::Link, None, None) => None,
+        (Destination::Dm, None, user) => Some(user.ok_or_else(|| missing("targetUserId"))?),
+        (Destination::Channel, channel, None) => {
+            Some(channel.ok_or_else(|| missing("targetChannelId"))?)
+        }
+    };
+    Ok(Order { destination: option, target, expires_at })
+}
+
 /// Where a clip goes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -56,29 +77,6 @@ pub(super) struct ShareBody {
     /// When the link ends; absent = with the clip.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-}
-
-impl ShareBody {
-    fn into_order(self) -> Result<Order> {
-        let ShareBody { share_option, target_channel_id, target_user_id, expires_at } = self;
-        let needless =
-            |field| Err(Error::invalid_field(field, "does not belong to this shareOption"));
-        let missing = |field| Error::invalid_field(field, "is needed for this shareOption");
-        let target = match (share_option, target_channel_id, target_user_id) {
-            (Destination::Link | Destination::Dm, Some(_), _) => {
-                return needless("targetChannelId");
-            }
-            (Destination::Link | Destination::Channel, _, Some(_)) => {
-                return needless("targetUserId");
-            }
-            (Destination::Link, None, None) => None,
-            (Destination::Dm, None, user) => Some(user.ok_or_else(|| missing("targetUserId"))?),
-            (Destination::Channel, channel, None) => {
-                Some(channel.ok_or_else(|| missing("targetChannelId"))?)
-            }
-        };
-        Ok(Order { destination: share_option, target, expires_at })
-    }
 }
 
 /// A share as it is answered once: nobody can tell its address again.
@@ -129,7 +127,8 @@ pub(super) async fn share(
     key: Key,
     HashedBody(body, hash): HashedBody<ShareBody>,
 ) -> Answer<Response> {
-    let order = body.into_order()?;
+    let ShareBody { share_option, target_channel_id, target_user_id, expires_at } = body;
+    let order = order(share_option, target_channel_id, target_user_id, expires_at)?;
     let deps = &state.deps;
     let claim = key.0.as_ref().map(|key| Claim {
         user: caller.user_id.clone(),
