@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     error::{Code, Error, Result},
     flow::{
-        Deps, render, shares,
+        Deps, poster, render, shares,
         work::{self, Leased, Place},
     },
 };
@@ -100,7 +100,11 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
         }
     };
     let written = match outcome {
-        Some(Ok(Ok(()))) => shared(deps, leased).await,
+        Some(Ok(Ok(()))) => match &leased.job.clip_id {
+            // what was to be shared is delivered while the poster is made; the clip's row says what came of it
+            Some(clip) => tokio::join!(shares::fulfil(deps, clip), poster::follow(deps, clip)).0,
+            None => Ok(()),
+        },
         Some(Ok(Err(_))) if deps.stop.is_cancelled() => work::hand_back(deps, leased).await,
         Some(Ok(Err(error))) => after(deps, leased, &error).await,
         Some(Err(panic)) => {
@@ -116,14 +120,6 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
     if let Err(error) = written {
         // the lease runs out and somebody takes the job up again
         tracing::warn!(job.id = %leased.job.id, error = error.chain(), "a job's end was not kept");
-    }
-}
-
-/// What was to be shared when it is ready is delivered now; the clip's row says what came of it.
-async fn shared(deps: &Deps, leased: &Leased) -> Result<()> {
-    match &leased.job.clip_id {
-        Some(clip) => shares::fulfil(deps, clip).await,
-        None => Ok(()),
     }
 }
 

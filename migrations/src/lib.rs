@@ -18,6 +18,7 @@ mod m0008_checksums;
 mod m0009_session_links;
 mod m0012_preferences;
 mod m0013_shares;
+mod m0014_checksums_anew;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_session_links::Migration),
             Box::new(m0012_preferences::Migration),
             Box::new(m0013_shares::Migration),
+            Box::new(m0014_checksums_anew::Migration),
         ]
     }
 }

@@ -433,8 +433,8 @@ pub(super) fn check_disk(free_bytes: u64, needed_bytes: u64) -> Result<()> {
         .with("neededBytes", needed_bytes))
 }
 
-/// Waits until the clip has left `processing` and was shared if that was asked for, at most `longest`; answers it as it is then, or nothing if it was
-/// deleted meanwhile.
+/// Waits until the clip has left `processing` and was shared if that was asked for, at most `longest`; answers it as it
+/// is then, or nothing if it was deleted meanwhile.
 pub async fn settled(deps: &Deps, id: &ClipId, longest: Duration) -> Result<Option<Clip>> {
     let deadline = tokio::time::Instant::now() + longest;
     loop {
@@ -442,10 +442,12 @@ pub async fn settled(deps: &Deps, id: &ClipId, longest: Duration) -> Result<Opti
         tokio::pin!(bell);
         // from here on no ring is missed
         bell.as_mut().enable();
+        // before the clip is read, so that one which is shared says how that went
+        let to_be_shared = shares::is_open(deps, id).await?;
         let found = clip::find(deps.db.conn(), id).await?;
         let waiting = match found.as_ref().map(|clip| clip.status) {
             Some(ClipStatus::Processing) => true,
-            Some(ClipStatus::Ready) => shares::is_open(deps, id).await?,
+            Some(ClipStatus::Ready) => to_be_shared,
             Some(ClipStatus::Failed) | None => false,
         };
         if !waiting || tokio::time::Instant::now() >= deadline {

@@ -110,7 +110,7 @@ pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBo
     let links = library::links(deps, caller, clip);
     let base = address(deps, &format!("/clips/{}", clip.id));
     let is_owner = clip.user_id == caller.user_id;
-    let has_poster = clip.has_poster || clip.status == ClipStatus::Processing;
+    let has_poster = clip.status != ClipStatus::Failed;
     ClipBody {
         clip_id: clip.id.to_string(),
         id: clip.id.to_string(),
