@@ -256,8 +256,8 @@ impl Story<'_> {
             (self.share("unlisted", json!({ "shareOption": "link" })).await, self.link("unlisted"));
         let second = second.await;
         let link = first["url"].as_str().expect("an address");
-        let path =
-            format!("{}/shares/{}", self.clip("unlisted"), first["shareId"].as_str().unwrap());
+        let id = first["shareId"].as_str().expect("an id");
+        let path = format!("{}/shares/{id}", self.clip("unlisted"));
         assert_eq!(self.ask(Method::DELETE, &path, None).await.0, 200);
         assert_eq!(self.status(link).await, 404);
         assert_eq!(self.status(&second).await, 200);
