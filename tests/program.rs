@@ -139,6 +139,13 @@ async fn commands_ask_the_running_service_and_the_database_without_one(on: On) {
     assert_eq!(shown["maxConcurrent"], 3);
     let check = ["permissions", "check", "ann", "a/b c", "--json"];
     assert_eq!(allowed(&json_of(&program(&place, &check).await)), allowed(&seen));
+    let one = ["permissions", "check", "ann", "a/b c", "MANAGE_REPLAY_LIMITS", "--json"];
+    let one = json_of(&program(&place, &one).await);
+    assert_eq!((&one["name"], &one["allowed"]), (&json!("MANAGE_REPLAY_LIMITS"), &json!(false)));
+    let because = one["because"].as_str().expect("a reason");
+    assert!(because.ends_with("It would take one of these: admin."), "{because}");
+    let none = program(&place, &["permissions", "check", "ann", "a/b c", "FLY"]).await;
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
     let unknown = program(&place, &["clips", "show", "nobody's"]).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("not_found"), "{unknown:?}");

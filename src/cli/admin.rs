@@ -8,7 +8,7 @@ use super::{
     print,
     reach::{Call, Reach},
 };
-use crate::{app::Failure, clock::SharedClock, config::Config, error::Error};
+use crate::{access::Permission, app::Failure, clock::SharedClock, config::Config, error::Error};
 
 /// Prints JSON instead of columns.
 #[derive(Debug, Clone, Copy, Args)]
@@ -218,6 +218,9 @@ pub(super) enum Permissions {
         user: String,
         /// The community's id
         community: String,
+        /// Only this right: ENABLE_REPLAY_BUFFER, CAPTURE_REPLAY, MANAGE_REPLAY_LIMITS
+        #[arg(value_parser = permission)]
+        permission: Option<Permission>,
         #[command(flatten)]
         json: Json,
     },
@@ -270,6 +273,8 @@ enum Show {
     Table(&'static str, &'static [&'static str]),
     /// The only thing in the list under this name, which is not found if there is none.
     Only(&'static str, &'static str),
+    /// One of the decisions.
+    Permission(Permission),
     /// A line instead of the answer.
     Says(&'static str),
 }
@@ -294,13 +299,14 @@ fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
             Value::Null => return Err(Error::not_found(thing).into()),
             found => found,
         },
+        Show::Permission(permission) => decision(answer, permission)?,
         _ => answer,
     };
     if ask.json {
         return print::json(answer);
     }
     match ask.show {
-        Show::Fields | Show::Only(..) => print::fields(answer),
+        Show::Fields | Show::Only(..) | Show::Permission(_) => print::fields(answer),
         Show::Table(list, columns) => {
             let rows = answer[list].as_array().map(Vec::as_slice).unwrap_or_default();
             print::table(rows, columns);
@@ -311,6 +317,22 @@ fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
         Show::Says(text) => print::line(text),
     }
     Ok(())
+}
+
+fn decision(answer: &Value, permission: Permission) -> Result<&Value, Failure> {
+    let decisions = answer["permissions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    decisions
+        .iter()
+        .find(|decision| decision["name"] == permission.as_str())
+        .ok_or_else(|| Error::not_found("permission").into())
+}
+
+/// A right by its name.
+fn permission(name: &str) -> Result<Permission, String> {
+    Permission::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Permission::ALL.iter().map(|one| one.as_str()).collect();
+        format!("is one of {}", names.join(", "))
+    })
 }
 
 fn call(method: Method, path: &[&str]) -> Call {
@@ -450,9 +472,9 @@ fn ask_community(command: Community) -> Ask {
 fn ask_permissions(command: Permissions) -> Ask {
     const PERMISSIONS: Show = Show::Table("permissions", &["name", "allowed", "because"]);
     match command {
-        Permissions::Check { user, community, json } => {
-            let mut ask =
-                of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
+        Permissions::Check { user, community, permission, json } => {
+            let show = permission.map_or(PERMISSIONS, Show::Permission);
+            let mut ask = of_community(get(&["me", "permissions"], show, json), Some(community));
             ask.call.as_user = Some(user);
             ask
         }

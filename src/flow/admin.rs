@@ -8,7 +8,7 @@ use super::{
 use crate::{
     access::{Caller, EVERYWHERE, INSTANCE_ADMIN, MEMBER, Permission, policy},
     domain::{
-        id::{CommunityId, JobId, UserId},
+        id::{CommunityId, JobId, SessionId, UserId},
         lifecycle::{ClipStatus, SessionStatus},
         names,
     },
@@ -126,15 +126,52 @@ pub async fn list_sessions(
     Ok((reports, total))
 }
 
-/// Stops every session that holds a place; says how many. Instance admin.
+/// Stops every session that holds a place, or those of one community; says how many.
 ///
 /// # Errors
-/// [`crate::error::Code::PermissionDenied`] for anybody else.
-pub async fn stop_all(deps: &Deps, caller: &Caller) -> Result<u64> {
-    authorize::require_instance_admin(deps, caller).await?;
+/// [`crate::error::Code::PermissionDenied`] for who may not manage the community, or without one the instance.
+pub async fn stop_all(deps: &Deps, caller: &Caller, community: Option<CommunityId>) -> Result<u64> {
+    require_manager(deps, caller, community.as_ref()).await?;
+    let community = community.filter(is_community);
     let holding = [SessionStatus::Starting, SessionStatus::Active, SessionStatus::Degraded];
-    let sessions = store::session::list_in(deps.db.conn(), &holding).await?;
+    let mut sessions = store::session::list_in(deps.db.conn(), &holding).await?;
+    sessions.retain(|session| community.is_none() || session.community_id == community);
     super::stop::stop_all(deps, &sessions).await
+}
+
+/// Stops a session for who manages the community that is named, else the session's own.
+///
+/// # Errors
+/// [`Code::PermissionDenied`] also where there is no such session, [`Code::NotFound`] if it is not one of the
+/// community's, [`Code::SessionNotActive`].
+pub async fn stop_session(
+    deps: &Deps,
+    caller: &Caller,
+    id: &SessionId,
+    community: Option<CommunityId>,
+) -> Result<Session> {
+    let found = store::session::find(deps.db.conn(), id).await?;
+    let own = found.as_ref().and_then(|session| session.community_id.as_ref());
+    require_manager_of(deps, caller, community.as_ref(), own).await?;
+    if found.is_none() {
+        return Err(Error::not_found("session"));
+    }
+    super::stop::stop(deps, caller, id).await
+}
+
+/// Asks for the right to manage the community that is named; else the one that a thing belongs to. The right is asked
+/// before it is told whether there is such a thing there.
+async fn require_manager_of(
+    deps: &Deps,
+    caller: &Caller,
+    named: Option<&CommunityId>,
+    own: Option<&CommunityId>,
+) -> Result<()> {
+    require_manager(deps, caller, named.or(own)).await?;
+    match named.filter(|named| is_community(named)) {
+        Some(named) if own != Some(named) => Err(Error::not_found("address")),
+        _ => Ok(()),
+    }
 }
 
 /// A page of clips, newest first, with the total.
@@ -168,16 +205,20 @@ pub async fn list_jobs(
 /// # Errors
 /// [`Code::ClipNotReady`] if the job has not failed or is not its clip's newest, and what
 /// [`super::library::retry`] fails with.
-pub async fn retry_job(deps: &Deps, caller: &Caller, id: &JobId) -> Result<Job> {
+pub async fn retry_job(
+    deps: &Deps,
+    caller: &Caller,
+    id: &JobId,
+    community: Option<CommunityId>,
+) -> Result<Job> {
     let db = deps.db.conn();
     let found = store::job::find(db, id).await?;
     let clip = match found.as_ref().and_then(|job| job.clip_id.as_ref()) {
         Some(clip) => store::clip::find(db, clip).await?,
         None => None,
     };
-    // the right is asked before it is told whether there is such a job
-    let community = clip.as_ref().and_then(|clip| clip.community_id.as_ref());
-    require_manager(deps, caller, community).await?;
+    let own = clip.as_ref().and_then(|clip| clip.community_id.as_ref());
+    require_manager_of(deps, caller, community.as_ref(), own).await?;
     let (Some(found), Some(clip)) = (found, clip) else { return Err(Error::not_found("job")) };
     let newest = store::job::find_newest_of_clip(db, &clip.id).await?;
     let is_newest = newest.is_some_and(|newest| newest.id == *id);

@@ -127,15 +127,20 @@ async fn find_share(
     request: &StartRequest,
     community: Option<&CommunityId>,
 ) -> Result<Share> {
-    let others_allowed =
-        require(deps, starter, Permission::ManageReplayLimits, community).await.is_ok();
+    let rule = &deps.config.livekit.identity_pattern;
+    let managing = require(deps, starter, Permission::ManageReplayLimits, community).await;
+    let others_allowed = managing.is_ok();
+    let another = |identity| rule.user_of(identity).as_ref() != Some(starter.user());
+    // named by person alone: a right is missing, not a track
+    if request.video.is_none() && request.identity.as_ref().is_some_and(another) {
+        managing?;
+    }
     let participants = deps.livekit.list_participants(&request.room).await?.unwrap_or_default();
     let wanted = ShareRequest {
         video: request.video.clone(),
         audio: request.audio.clone(),
         identity: request.identity.clone(),
     };
-    let rule = &deps.config.livekit.identity_pattern;
     share::find_share(&participants, &wanted, starter.user(), rule, others_allowed)
 }
 

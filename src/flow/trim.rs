@@ -259,6 +259,8 @@ fn clip_row(
         updated_at: now,
         trim_of: Some(source.id.clone()),
         trim_plan: Some(trim_plan),
+        share_error: None,
+        message_id: None,
         ..source.clone()
     })
 }

@@ -30,17 +30,12 @@ mod me;
 mod openapi;
 mod preview;
 pub mod sessions;
+mod shared;
 mod stream;
 pub mod webhooks;
 
-/// Where the API begins; health, figures and documents are at the root.
-pub const BASE: &str = "/livekit-replay";
-
-/// The address of something under [`BASE`], absolute where `server.public_url` is set.
-fn address(deps: &Deps, path: &str) -> String {
-    let root = deps.config.server.public_url.as_deref().unwrap_or_default();
-    format!("{}{BASE}{path}", root.trim_end_matches('/'))
-}
+pub use crate::flow::links::BASE;
+use crate::flow::links::address;
 
 /// The largest body we take.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -97,6 +92,8 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
         .merge(limited(look::filmstrip_routes(), Limited::Filmstrip, Method::GET))
         .merge(webhooks::routes())
         .merge(limited(clips::routes(), Limited::Delete, Method::DELETE))
+        .merge(clips::share_routes())
+        .merge(shared::routes())
         .merge(limited(clips::capture_routes(), Limited::Capture, Method::POST))
         .merge(limited(stream::routes(), Limited::Capture, Method::GET))
         .merge(admin::routes())

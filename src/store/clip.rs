@@ -118,6 +118,10 @@ pub struct Model {
     pub trim_of: Option<ClipId>,
     /// Which part of it: JSON of a [`crate::domain::trim::Plan`].
     pub trim_plan: Option<String>,
+    /// Why the share that was asked for with it was not delivered: a [`crate::error::Code`].
+    pub share_error: Option<String>,
+    /// The app's name of the message that carries it.
+    pub message_id: Option<String>,
 }
 
 /// No relations are followed.
@@ -394,6 +398,29 @@ pub async fn make_processing_again(
         ..Default::default()
     };
     update_if(tx, id, ClipStatus::Processing.follows(), change).await
+}
+
+/// Writes what came of the share that was asked for with a clip.
+pub async fn set_share_outcome(
+    tx: &Tx,
+    id: &ClipId,
+    message_id: Option<String>,
+    share_error: Option<String>,
+    now: Timestamp,
+) -> Result<()> {
+    let change = ActiveModel {
+        message_id: Set(message_id),
+        share_error: Set(share_error),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    Entity::update_many()
+        .set(change)
+        .filter(Column::Id.eq(id.clone()))
+        .exec(tx)
+        .await
+        .map(drop)
+        .map_err(|error| db_error("writing what came of a share", error))
 }
 
 /// Takes the row's lock and changes nothing; false if there is no such clip.

@@ -28,6 +28,7 @@ pub mod maintenance;
 pub mod member;
 pub mod pin;
 pub mod policy;
+pub mod preference;
 pub mod preview;
 pub mod quota;
 pub mod rate;
@@ -35,7 +36,9 @@ pub mod schema;
 pub mod segment;
 pub mod session;
 pub mod setting;
+pub mod share;
 pub mod webhook;
+pub mod wish;
 
 /// A value of a row's change; what is not `Set` stays as it is.
 pub use sea_orm::ActiveValue::Set;

@@ -40,9 +40,10 @@ async fn child() {
         visibility: None,
         claim: None,
         request_id: None,
+        share: None,
     };
     let caller = bench.caller(USER);
-    let clip = capture::capture(&bench.deps, &caller, request, bench.now()).await.unwrap();
+    let clip = capture::capture(&bench.deps, &caller, request, bench.now()).await.unwrap().clip;
     bench.run_jobs();
     capture::settled(&bench.deps, &clip.id, Duration::from_secs(60)).await.unwrap();
     library::delete(&bench.deps, &caller, &clip.id).await.unwrap();

@@ -3,6 +3,7 @@
 
 mod administration;
 mod limits;
+mod own;
 mod refusals;
 mod roles;
 mod support;

@@ -20,7 +20,7 @@ use crate::{
         stores::{self, Which},
         trim,
     },
-    store::{self, clip, job, pin, quota, session},
+    store::{self, clip, job, pin, quota, session, share, wish},
 };
 
 /// What an owner changes; `None` leaves it.
@@ -33,7 +33,7 @@ pub struct Change {
 }
 
 /// Changes a clip's title or visibility. The record beside the file is rewritten before the row's change commits;
-/// narrowing the visibility voids all links made so far.
+/// narrowing the visibility voids all links made so far, shares too.
 ///
 /// # Errors
 /// `not_found`, `not_owner`, `validation_failed`, `storage_unavailable`.
@@ -58,6 +58,9 @@ pub async fn change(deps: &Deps, caller: &Caller, id: &ClipId, change: Change) -
     if let Some(visibility) = change.visibility {
         let narrower = openness(visibility) < openness(before.visibility);
         clip::amend(&tx, id, None, Some(visibility), narrower, now).await?;
+        if narrower {
+            share::delete_of_clip(&tx, id).await?;
+        }
     }
     let changed = clip::load(&tx, id).await?;
     if changed.status == ClipStatus::Ready {
@@ -150,6 +153,8 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
     }
     quota::settle(&tx, &clip.user_id, clip.reserved_bytes, -clip.size_bytes).await?;
     pin::delete_of_clip(&tx, id).await?;
+    share::delete_of_clip(&tx, id).await?;
+    wish::delete(&tx, id).await?;
     store::commit(tx).await?;
     crash::point("between-condemn-and-unlink");
     Ok(clip)

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::InCommunity;
 use crate::{
     access::Caller,
     domain::{
@@ -211,15 +212,17 @@ async fn list_jobs(
 
 /// Tries a failed job again and answers the job that does so. Instance admin, or MANAGE_REPLAY_LIMITS in its clip's community.
 #[utoipa::path(post, path = "/admin/jobs/{id}/retry", tag = "admin", security(("bearer" = [])),
-    params(("id" = String, Path)),
+    params(("id" = String, Path), InCommunity),
     responses((status = 200, body = JobView), (status = 403, description = "permission_denied"),
         (status = 404, description = "not_found"), (status = 409, description = "clip_not_ready")))]
 async fn retry_job(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
+    Query(place): Query<InCommunity>,
 ) -> Answer<Json<JobView>> {
-    let job = admin::retry_job(&state.deps, &caller, &JobId::new(id)).await?;
+    let id = JobId::new(id);
+    let job = admin::retry_job(&state.deps, &caller, &id, place.community()).await?;
     Ok(Json(job.into()))
 }
 
