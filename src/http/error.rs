@@ -44,6 +44,11 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The code of a failure that waits in a response.
+pub(super) fn code_of(response: &Response) -> Option<Code> {
+    response.extensions().get::<Failure>().map(|Failure(error)| error.code())
+}
+
 /// The HTTP status of a code.
 pub fn status_of(code: Code) -> StatusCode {
     match code {

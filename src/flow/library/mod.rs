@@ -17,7 +17,7 @@ use crate::{
     store::{Page, clip, quota},
 };
 
-pub(super) use change::retry_failed;
+pub(super) use change::{delete_with_files, retry_failed};
 pub use change::{Change, Deleted, change, delete, finish_deletion, retry};
 pub use open::{File, Kind, Links, links, open, open_link};
 

@@ -1,0 +1,292 @@
+//! Every row about one user, found by the schema itself: a table that comes later is covered if it names its user in a
+//! column `user_id` (or `…_user_id`), its session in `session_id`, its clip in `clip_id`.
+//!
+//! The audit log is left out: it names nobody (`store::audit`). Names are never part of a query's text; tables and
+//! columns are the schema's own words.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement, Value};
+use serde_json::Map;
+
+use super::{Conn, Tx, db_error, is_sqlite};
+use crate::{
+    domain::{
+        id::{ClipId, SessionId, UserId},
+        keys,
+    },
+    error::{Error, Result},
+};
+
+/// Tables that hold nothing of a user.
+const NOBODYS: &[&str] = &["audit_entry", "seaql_migrations", "setting"];
+/// The one that says who is meant in the audit log; it is emptied last.
+const PERSONS: &str = "audit_person";
+/// Rows that go with their files, one by one, in the flows that know how.
+const WITH_FILES: &[&str] = &["clip", "session"];
+/// Names of other things than people; a room may be called like a person.
+const OTHER_NAMES: &[&str] = &["community_id", "room_name", "title", "role", "v0", "v1"];
+/// Values in one statement; far below the engines' bounds.
+const CHUNK: usize = 400;
+/// What stands for a person who was erased where a row of somebody else's named him. No user has this name.
+pub const ERASED: &str = "";
+
+/// Whose rows are meant.
+#[derive(Debug, Clone)]
+pub struct Whose {
+    /// The user.
+    pub user: UserId,
+    /// All sessions that are or were his.
+    pub sessions: Vec<SessionId>,
+    /// All clips that are or were his.
+    pub clips: Vec<ClipId>,
+    /// Hashes of his files, as rows have them.
+    pub checksums: Vec<String>,
+}
+
+/// A table of the database.
+struct Table {
+    name: String,
+    columns: Vec<String>,
+    /// Those that hold text.
+    texts: Vec<String>,
+}
+
+impl Table {
+    fn is_nobodys(&self) -> bool {
+        NOBODYS.contains(&self.name.as_str())
+    }
+
+    /// The columns by which a row belongs to a user, with the values that say so.
+    fn owners(&self, whose: &Whose) -> Vec<(&str, Vec<String>)> {
+        let sessions = || whose.sessions.iter().map(|id| id.as_str().to_owned());
+        let clips = || whose.clips.iter().map(|id| id.as_str().to_owned());
+        let values = |column: &str| match column {
+            "session_id" => sessions().collect(),
+            "clip_id" => clips().collect(),
+            // what a preview listed, of a session or of a clip
+            "view_id" => sessions().chain(clips()).collect(),
+            name if name == "user_id" || name.ends_with("_user_id") => {
+                vec![whose.user.as_str().to_owned()]
+            }
+            _ => Vec::new(),
+        };
+        self.texts.iter().map(|column| (column.as_str(), values(column))).collect()
+    }
+}
+
+/// A statement that is being put together.
+struct Draft {
+    backend: DatabaseBackend,
+    values: Vec<Value>,
+}
+
+impl Draft {
+    fn on<C: Conn>(db: &C) -> Draft {
+        Draft { backend: db.get_database_backend(), values: Vec::new() }
+    }
+
+    /// Takes a value and answers what stands for it in the text.
+    fn take(&mut self, value: &str) -> String {
+        self.values.push(value.into());
+        if is_sqlite(self.backend) { "?".to_owned() } else { format!("${}", self.values.len()) }
+    }
+
+    fn is_any_of(&mut self, column: &str, values: &[String]) -> String {
+        let places: Vec<String> = values.iter().map(|value| self.take(value)).collect();
+        format!("\"{column}\" IN ({})", places.join(", "))
+    }
+
+    fn holds(&mut self, column: &str, text: &str) -> String {
+        let find = if is_sqlite(self.backend) { "instr" } else { "strpos" };
+        let place = self.take(text);
+        format!("{find}(CAST(\"{column}\" AS TEXT), {place}) > 0")
+    }
+
+    fn finish(self, sql: String) -> Statement {
+        Statement::from_sql_and_values(self.backend, sql, self.values)
+    }
+}
+
+/// Deletes every row about the user but his sessions and clips, which go with their files, and takes his name out of
+/// rows of others. Says how many rows went.
+pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
+    let mut gone = 0;
+    for table in tables(tx).await? {
+        let kept = table.is_nobodys() || table.name == PERSONS;
+        if kept || WITH_FILES.contains(&table.name.as_str()) {
+            continue;
+        }
+        for (column, values) in table.owners(whose) {
+            for some in values.chunks(CHUNK) {
+                let mut draft = Draft::on(tx);
+                let which = draft.is_any_of(column, some);
+                gone += run(tx, draft.finish(format!("DELETE FROM \"{}\" WHERE {which}", table.name)))
+                    .await?;
+            }
+        }
+    }
+    // an answer kept for somebody else may tell of him: a repeat of that request is then a request like any other
+    let mut draft = Draft::on(tx);
+    let named = draft.holds("body", &quoted(&whose.user));
+    gone += run(tx, draft.finish(format!("DELETE FROM idempotency WHERE {named}"))).await?;
+    let mut draft = Draft::on(tx);
+    let (nobody, him) = (draft.take(ERASED), draft.take(whose.user.as_str()));
+    run(tx, draft.finish(format!("UPDATE session SET started_by = {nobody} WHERE started_by = {him}")))
+        .await?;
+    Ok(gone)
+}
+
+/// Deletes a session's row.
+pub async fn delete_session(tx: &Tx, id: &SessionId) -> Result<()> {
+    let mut draft = Draft::on(tx);
+    let which = draft.take(id.as_str());
+    run(tx, draft.finish(format!("DELETE FROM session WHERE id = {which}"))).await.map(drop)
+}
+
+async fn run(tx: &Tx, statement: Statement) -> Result<u64> {
+    let done = tx.execute_raw(statement).await;
+    Ok(done.map_err(|error| db_error("erasing rows", error))?.rows_affected())
+}
+
+/// Where the user still stands: `table.column` of every text that is his name, his key or a hash of one of his files,
+/// or holds his name as JSON, or names one of his sessions or clips.
+pub async fn search<C: Conn>(db: &C, whose: &Whose, with_persons: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let key = keys::user_key(&whose.user);
+    for table in tables(db).await? {
+        if table.is_nobodys() || (table.name == PERSONS && !with_persons) {
+            continue;
+        }
+        let owners = table.owners(whose);
+        for column in &table.texts {
+            let other = OTHER_NAMES.contains(&column.as_str())
+                || (table.name == "community" && column == "id");
+            if other {
+                continue;
+            }
+            let mut draft = Draft::on(db);
+            let mut marks = vec![
+                draft.is_any_of(column, &[whose.user.as_str().to_owned()]),
+                draft.holds(column, &quoted(&whose.user)),
+                draft.holds(column, &key),
+            ];
+            let owned = owners.iter().filter(|(owner, _)| owner == column);
+            let values = owned.flat_map(|(_, values)| values).chain(&whose.checksums);
+            let values: Vec<String> = values.cloned().collect();
+            for some in values.chunks(CHUNK) {
+                marks.push(draft.is_any_of(column, some));
+            }
+            let sql = format!(
+                "SELECT COUNT(*) AS n FROM \"{}\" WHERE {}",
+                table.name,
+                marks.join(" OR ")
+            );
+            if count(db, draft.finish(sql)).await? > 0 {
+                found.push(format!("{}.{column}", table.name));
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn count<C: Conn>(db: &C, statement: Statement) -> Result<i64> {
+    let row = db.query_one_raw(statement).await;
+    let row = row.map_err(|error| db_error("looking for a user", error))?;
+    let number = row.map_or(Ok(0), |row| row.try_get("", "n"));
+    number.map_err(|error| db_error("looking for a user", error))
+}
+
+/// Every row about the user as JSON, by table: columns as the schema names them, moments in microseconds. People other
+/// than him are left out of his rows.
+pub async fn rows<C: Conn>(
+    db: &C,
+    whose: &Whose,
+) -> Result<BTreeMap<String, Vec<serde_json::Value>>> {
+    let mut found: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+    for table in tables(db).await? {
+        if table.is_nobodys() || table.name == PERSONS {
+            continue;
+        }
+        // that others name him makes a row theirs, not his
+        let owner = ["user_id", "session_id", "clip_id", "view_id"].into_iter().find_map(|wanted| {
+            table.owners(whose).into_iter().find(|(column, _)| *column == wanted)
+        });
+        if let Some((column, values)) = owner {
+            for some in values.chunks(CHUNK) {
+                let mut draft = Draft::on(db);
+                let json = as_json(&draft, &table);
+                let which = draft.is_any_of(column, some);
+                let sql = format!("SELECT {json} AS line FROM \"{}\" r WHERE {which} ORDER BY 1", table.name);
+                let rows = db.query_all_raw(draft.finish(sql)).await;
+                for row in rows.map_err(|error| db_error("reading a user's rows", error))? {
+                    let line: String = row
+                        .try_get("", "line")
+                        .map_err(|error| db_error("reading a user's rows", error))?;
+                    found.entry(table.name.clone()).or_default().push(without_others(&line, whose)?);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_someone(column: &str) -> bool {
+    column.ends_with("_user_id") || column == "started_by"
+}
+
+fn without_others(line: &str, whose: &Whose) -> Result<serde_json::Value> {
+    let mut row: Map<String, serde_json::Value> = serde_json::from_str(line)
+        .map_err(|error| Error::internal("reading a user's rows", error))?;
+    for (column, value) in &mut row {
+        if is_someone(column) && value.as_str() != Some(whose.user.as_str()) {
+            *value = serde_json::Value::Null;
+        }
+    }
+    // an answer given to him may tell of others
+    row.remove("body");
+    Ok(row.into())
+}
+
+fn as_json(draft: &Draft, table: &Table) -> String {
+    if !is_sqlite(draft.backend) {
+        return "row_to_json(r)::text".to_owned();
+    }
+    let members: Vec<String> =
+        table.columns.iter().map(|column| format!("'{column}', \"{column}\"")).collect();
+    format!("json_object({})", members.join(", "))
+}
+
+/// The name as it stands in a JSON text.
+fn quoted(user: &UserId) -> String {
+    serde_json::Value::from(user.as_str()).to_string()
+}
+
+async fn tables<C: Conn>(db: &C) -> Result<Vec<Table>> {
+    let sql = if is_sqlite(db.get_database_backend()) {
+        "SELECT m.name AS t, p.name AS c, lower(p.type) AS k FROM sqlite_master m \
+         JOIN pragma_table_info(m.name) p WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' \
+         ORDER BY m.name, p.cid"
+    } else {
+        "SELECT table_name::text AS t, column_name::text AS c, data_type::text AS k \
+         FROM information_schema.columns WHERE table_schema = current_schema() \
+         ORDER BY table_name, ordinal_position"
+    };
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await;
+    let mut tables: Vec<Table> = Vec::new();
+    for row in rows.map_err(|error| db_error("reading the schema", error))? {
+        let text = |name: &str| row.try_get::<String>("", name);
+        let (Ok(name), Ok(column), Ok(kind)) = (text("t"), text("c"), text("k")) else {
+            return Err(Error::internal("reading the schema", "a column without a name"));
+        };
+        if tables.last().is_none_or(|table| table.name != name) {
+            tables.push(Table { name, columns: Vec::new(), texts: Vec::new() });
+        }
+        let Some(table) = tables.last_mut() else { continue };
+        if ["text", "char", "json"].iter().any(|like| kind.contains(like)) {
+            table.texts.push(column.clone());
+        }
+        table.columns.push(column);
+    }
+    Ok(tables)
+}
