@@ -44,7 +44,8 @@ impl MigrationTrait for Migration {
         ] {
             manager.create_index(statement).await?;
         }
-        let person = table("audit_person", &["pseudonym"], vec![text("pseudonym"), text("user_id")]);
+        let person =
+            table("audit_person", &["pseudonym"], vec![text("pseudonym"), text("user_id")]);
         manager.create_table(person).await?;
         manager
             .create_index(index("ux_audit_person_user", "audit_person", &["user_id"], true))
@@ -58,7 +59,10 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         drop_tables(manager, &["audit_person", "audit_entry"]).await?;
         if manager.get_database_backend() == DatabaseBackend::Postgres {
-            manager.get_connection().execute_unprepared("DROP FUNCTION audit_entry_refuse()").await?;
+            manager
+                .get_connection()
+                .execute_unprepared("DROP FUNCTION audit_entry_refuse()")
+                .await?;
         }
         Ok(())
     }

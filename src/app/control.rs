@@ -75,7 +75,9 @@ pub fn as_operator(router: Router, clock: SharedClock) -> Router {
 async fn sign_in(State(clock): State<SharedClock>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
     let origin = match peer {
-        Some(Peer { uid }) => Origin { door: Door::ControlSocket, uid: Some(uid), request_id: None },
+        Some(Peer { uid }) => {
+            Origin { door: Door::ControlSocket, uid: Some(uid), request_id: None }
+        }
         None => {
             let uid = Some(rustix::process::getuid().as_raw());
             Origin { door: Door::CommandLine, uid, request_id: None }

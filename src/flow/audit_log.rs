@@ -391,10 +391,7 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_micros(1_800_000_000_000_000).plus_seconds(seconds);
         let ask = |who: &UserId, second: i64| refusals.count(who, Action::ClipDelete, at(second));
         let ann_says: Vec<_> = (0..9).map(|n| ask(&ann, n)).collect();
-        assert_eq!(
-            ann_says,
-            [Some(1), Some(2), None, Some(4), None, None, None, Some(8), None]
-        );
+        assert_eq!(ann_says, [Some(1), Some(2), None, Some(4), None, None, None, Some(8), None]);
         assert_eq!(ask(&bob, 9), Some(1));
         assert_eq!(refusals.count(&ann, Action::ClipList, at(9)), Some(1));
         assert_eq!(ask(&ann, 600), Some(1), "a new window");

@@ -105,7 +105,8 @@ pub async fn erase(deps: &Deps, caller: &Caller, user: &UserId, dry_run: bool) -
 }
 
 fn unfinished(left: &[String]) -> Error {
-    let detail = "Something of this user is still there, or came back while he was erased; run it again.";
+    let detail =
+        "Something of this user is still there, or came back while he was erased; run it again.";
     Error::new(Code::Overloaded, detail).with("left", left).retry_after(Duration::from_secs(5))
 }
 
@@ -186,7 +187,10 @@ impl Work {
                 end_recording(deps, row).await?;
             }
             if tokio::time::Instant::now() >= give_up_at {
-                tracing::warn!(recordings = open.len(), "erasing beside recordings that do not end");
+                tracing::warn!(
+                    recordings = open.len(),
+                    "erasing beside recordings that do not end"
+                );
                 return Ok(());
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -265,7 +269,11 @@ async fn end_recording(deps: &Deps, row: &epoch::Model) -> Result<()> {
     let Some(egress) = &row.egress_id else {
         // whoever waits for the answer stops what comes of it, as the session is over
         let over = row.deadline_at <= deps.clock.now();
-        return if over { epoch_flow::end(deps, row, "erased", None).await.map(drop) } else { Ok(()) };
+        return if over {
+            epoch_flow::end(deps, row, "erased", None).await.map(drop)
+        } else {
+            Ok(())
+        };
     };
     match deps.livekit.stop_egress(egress).await {
         Ok(Stopped::AlreadyOver) => epoch_flow::end(deps, row, "erased", None).await.map(drop),

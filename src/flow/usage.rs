@@ -123,8 +123,7 @@ mod tests {
 
     #[test]
     fn the_largest_come_first_and_sums_count_all() {
-        let rows =
-            [row("ann", Some("red"), 5), row("bob", Some("red"), 20), row("ann", None, 30)];
+        let rows = [row("ann", Some("red"), 5), row("bob", Some("red"), 20), row("ann", None, 30)];
         let usage = add_up(&rows, 1);
         assert_eq!((usage.users_total, usage.communities_total), (2, 2));
         assert_eq!(usage.users.len(), 1);

@@ -196,9 +196,7 @@ pub async fn list<C: Conn>(db: &C, filter: &Filter, page: Page) -> Result<(Vec<M
 
 fn narrowed(filter: &Filter) -> Condition {
     let about = filter.about.as_ref().map(|about| {
-        Condition::any()
-            .add(Column::Actor.eq(about.clone()))
-            .add(Column::Subject.eq(about.clone()))
+        Condition::any().add(Column::Actor.eq(about.clone())).add(Column::Subject.eq(about.clone()))
     });
     Condition::all()
         .add_option(filter.community_id.clone().map(|id| Column::CommunityId.eq(id)))

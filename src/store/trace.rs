@@ -121,8 +121,9 @@ pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
             for some in values.chunks(CHUNK) {
                 let mut draft = Draft::on(tx);
                 let which = draft.is_any_of(column, some);
-                gone += run(tx, draft.finish(format!("DELETE FROM \"{}\" WHERE {which}", table.name)))
-                    .await?;
+                gone +=
+                    run(tx, draft.finish(format!("DELETE FROM \"{}\" WHERE {which}", table.name)))
+                        .await?;
             }
         }
     }
@@ -132,8 +133,11 @@ pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
     gone += run(tx, draft.finish(format!("DELETE FROM idempotency WHERE {named}"))).await?;
     let mut draft = Draft::on(tx);
     let (nobody, him) = (draft.take(ERASED), draft.take(whose.user.as_str()));
-    run(tx, draft.finish(format!("UPDATE session SET started_by = {nobody} WHERE started_by = {him}")))
-        .await?;
+    run(
+        tx,
+        draft.finish(format!("UPDATE session SET started_by = {nobody} WHERE started_by = {him}")),
+    )
+    .await?;
     Ok(gone)
 }
 
@@ -209,21 +213,28 @@ pub async fn rows<C: Conn>(
             continue;
         }
         // that others name him makes a row theirs, not his
-        let owner = ["user_id", "session_id", "clip_id", "view_id"].into_iter().find_map(|wanted| {
-            table.owners(whose).into_iter().find(|(column, _)| *column == wanted)
-        });
+        let owner =
+            ["user_id", "session_id", "clip_id", "view_id"].into_iter().find_map(|wanted| {
+                table.owners(whose).into_iter().find(|(column, _)| *column == wanted)
+            });
         if let Some((column, values)) = owner {
             for some in values.chunks(CHUNK) {
                 let mut draft = Draft::on(db);
                 let json = as_json(&draft, &table);
                 let which = draft.is_any_of(column, some);
-                let sql = format!("SELECT {json} AS line FROM \"{}\" r WHERE {which} ORDER BY 1", table.name);
+                let sql = format!(
+                    "SELECT {json} AS line FROM \"{}\" r WHERE {which} ORDER BY 1",
+                    table.name
+                );
                 let rows = db.query_all_raw(draft.finish(sql)).await;
                 for row in rows.map_err(|error| db_error("reading a user's rows", error))? {
                     let line: String = row
                         .try_get("", "line")
                         .map_err(|error| db_error("reading a user's rows", error))?;
-                    found.entry(table.name.clone()).or_default().push(without_others(&line, whose)?);
+                    found
+                        .entry(table.name.clone())
+                        .or_default()
+                        .push(without_others(&line, whose)?);
                 }
             }
         }

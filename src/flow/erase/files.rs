@@ -44,7 +44,8 @@ pub(super) async fn remove(deps: &Deps, user: &UserId, clips: &BTreeSet<ClipId>)
     for found in find(deps, user, clips).await? {
         let Found { which, path, is_directory } = found;
         let removed = stores::work(&deps.stores, which, move || {
-            let gone = if is_directory { remove_tree(&path)? } else { remove_plain(&path)?.is_some() };
+            let gone =
+                if is_directory { remove_tree(&path)? } else { remove_plain(&path)?.is_some() };
             if which == Which::Buffer
                 && let Some(room) = path.parent()
             {
@@ -73,7 +74,8 @@ async fn find(deps: &Deps, user: &UserId, clips: &BTreeSet<ClipId>) -> Result<Ve
     let look = move || {
         let mut found = named(&root, Which::Clips, |name| name == key)?;
         let waiting = format!("~{key}~");
-        found.extend(named(&root.join("quarantine"), Which::Clips, |name| name.contains(&waiting))?);
+        found
+            .extend(named(&root.join("quarantine"), Which::Clips, |name| name.contains(&waiting))?);
         let own = |name: &str| ids.iter().any(|id| name.starts_with(id));
         found.extend(named(&work_dir, Which::Clips, own)?);
         Ok(found)

@@ -152,7 +152,11 @@ impl From<Entry> for EntryView {
             at: row.at,
             outcome: row.outcome.as_str(),
             action: row.action.as_str(),
-            actor: Actor { kind: row.door.as_str(), person: person(row.actor, actor), uid: row.uid },
+            actor: Actor {
+                kind: row.door.as_str(),
+                person: person(row.actor, actor),
+                uid: row.uid,
+            },
             subject: person(row.subject, subject),
             community_id: row.community_id.map(|id| id.into_string()),
             session_id: row.session_id.map(|id| id.into_string()),
@@ -184,8 +188,7 @@ async fn list(
     Query(lines): Query<Lines>,
 ) -> Answer<Json<Log>> {
     let page = page(lines.limit, lines.offset)?;
-    let (rows, total) =
-        audit_log::list(&state.deps, &caller, lines.question()?, page).await?;
+    let (rows, total) = audit_log::list(&state.deps, &caller, lines.question()?, page).await?;
     Ok(Json(Log { entries: rows.into_iter().map(EntryView::from).collect(), total }))
 }
 
@@ -280,10 +283,8 @@ async fn show_usage(
     let community = whose.community_id.map(CommunityId::new);
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let found = usage::show(&state.deps, &caller, community, most).await?;
-    let user = |(id, taken): (UserId, Taken)| UserTakes {
-        user_id: id.into_string(),
-        taken: taken.into(),
-    };
+    let user =
+        |(id, taken): (UserId, Taken)| UserTakes { user_id: id.into_string(), taken: taken.into() };
     let community = |(id, taken): (Option<CommunityId>, Taken)| CommunityTakes {
         community_id: id.map(|id| id.into_string()),
         taken: taken.into(),

@@ -315,8 +315,7 @@ async fn run_maintenance(
     let dry_run = how.dry_run()?;
     let (deps, maintenance) = (state.deps.clone(), state.maintenance.clone());
     // a run that began goes on when the caller hangs up
-    let run = async move {
-        admin::run_maintenance(&deps, &caller, &*maintenance, &job, dry_run).await
-    };
+    let run =
+        async move { admin::run_maintenance(&deps, &caller, &*maintenance, &job, dry_run).await };
     Ok(Json(state.deps.to_the_end(run).await?.into()))
 }
