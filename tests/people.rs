@@ -322,6 +322,19 @@ async fn an_erased_person_is_found_nowhere_and_others_are_untouched(engine: Engi
     let (_, config) = app.get_as(&app.admin(), "/admin/community/red/config").await;
     assert_eq!(config["activeSessions"], 1, "her place is free");
 
+    // nor is she to be read in the database's own files
+    if app.deps.db.engine() == store::Engine::Sqlite {
+        app.until("the files are clean", async || {
+            // a reader may have been in the way
+            app.deps.db.shed_deleted().await.expect("written back");
+            let own = files(&app.dir)
+                .into_iter()
+                .filter(|(path, _)| path.display().to_string().contains("db.sqlite"));
+            own.into_iter().all(|(_, bytes)| !words.iter().any(|word| holds(&bytes, word)))
+        })
+        .await;
+    }
+
     // that it happened, on whom not
     let begun = line(&app, "user.erase").await;
     let (_, log) = app.get_as(&app.admin(), "/admin/audit?limit=200").await;

@@ -23,7 +23,6 @@ pub(super) async fn export(
     out: PathBuf,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let store = config.storage.clips.clone();
     let reach = Reach::find(config, clock).await?;
     let call = Call {
         method: Method::GET,
@@ -35,7 +34,7 @@ pub(super) async fn export(
     let answer = reach.call(&call).await;
     let closed = reach.close().await;
     let answer = answer?;
-    let work = tokio::task::spawn_blocking(move || write(&store, &out, &answer));
+    let work = tokio::task::spawn_blocking(move || write(&out, &answer));
     let done = work.await.map_err(|error| Failure::Failed(format!("writing: {error}")))?;
     let done = done.map_err(|(path, error)| {
         Failure::Failed(format!("{} cannot be written or read: {error}", path.display()))
@@ -51,7 +50,9 @@ pub(super) async fn export(
 type Trouble = (PathBuf, std::io::Error);
 
 /// Writes rows and files; answers what there is.
-fn write(store: &Path, out: &Path, answer: &Value) -> Result<Value, Trouble> {
+fn write(out: &Path, answer: &Value) -> Result<Value, Trouble> {
+    // the service's own word: this command may have been started with other settings
+    let store = Path::new(answer["clipStore"].as_str().unwrap_or_default());
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| (path, error)
@@ -111,20 +112,20 @@ mod tests {
         let store = dir.join("store");
         std::fs::create_dir_all(store.join("key")).expect("a directory");
         std::fs::write(store.join("key/c1.mp4"), b"video").expect("a file");
-        let answer = json!({ "rows": { "clip": [{}, {}] }, "files": [
+        let answer = json!({ "clipStore": store, "rows": { "clip": [{}, {}] }, "files": [
             { "path": "key/c1.mp4", "name": "c1.mp4" },
             { "path": "key/c2.mp4", "name": "c2.mp4" },
             { "path": "key/c1.mp4", "name": "../c1.mp4" },
             { "path": "../store/key/c1.mp4", "name": "c3.mp4" },
         ] });
-        let done = write(&store, &dir.join("out"), &answer).expect("written");
+        let done = write(&dir.join("out"), &answer).expect("written");
         assert_eq!(
             (&done["rows"], &done["files"], &done["bytes"]),
             (&2.into(), &1.into(), &5.into())
         );
         assert_eq!(done["missingFiles"], json!(["c2.mp4"]));
         assert_eq!(std::fs::read_dir(dir.join("out/clips")).expect("there").count(), 1);
-        assert!(write(&store, &dir.join("out"), &answer).is_err(), "a second time");
+        assert!(write(&dir.join("out"), &answer).is_err(), "a second time");
         std::fs::remove_dir_all(dir).expect("our own directory goes");
     }
 }

@@ -105,6 +105,8 @@ struct ExportView {
     rows: Map<String, Value>,
     /// Lines of the audit log about him.
     audit: Vec<EntryView>,
+    /// Where the clip store is, as this service sees it.
+    clip_store: String,
     /// His clips' files.
     files: Vec<FileView>,
 }
@@ -124,6 +126,7 @@ async fn export_user(
         user_id: id,
         rows: exported.rows,
         audit: exported.audit.into_iter().map(EntryView::from).collect(),
+        clip_store: state.deps.config.storage.clips.display().to_string(),
         files: exported.files.into_iter().map(FileView::from).collect(),
     }))
 }
