@@ -89,6 +89,7 @@ pub async fn erase(deps: &Deps, caller: &Caller, user: &UserId, dry_run: bool) -
     if !left.is_empty() {
         return Err(unfinished(&left));
     }
+    crash::point("erase-before-forgetting");
     work.close(deps, caller).await?;
     let left = work.search(deps, true).await?;
     if !left.is_empty() {
@@ -230,9 +231,10 @@ impl Work {
             let tx = deps.db.begin().await?;
             // after whoever pins or lists it
             session::lock_for_pins(&tx, &row.id).await?;
-            trace::delete_session(&tx, &row.id).await?;
+            let rows = trace::delete_session(&tx, &row.id).await?;
             store::commit(tx).await?;
             self.done.sessions += 1;
+            self.done.rows += rows.saturating_sub(1);
         }
         crash::point("erase-after-sessions");
         let tx = deps.db.begin().await?;

@@ -57,6 +57,10 @@ impl Table {
         NOBODYS.contains(&self.name.as_str())
     }
 
+    fn has(&self, column: &str) -> bool {
+        self.texts.iter().any(|text| text == column)
+    }
+
     /// The columns by which a row belongs to a user, with the values that say so.
     fn owners(&self, whose: &Whose) -> Vec<(&str, Vec<String>)> {
         let sessions = || whose.sessions.iter().map(|id| id.as_str().to_owned());
@@ -141,11 +145,23 @@ pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
     Ok(gone)
 }
 
-/// Deletes a session's row.
-pub async fn delete_session(tx: &Tx, id: &SessionId) -> Result<()> {
-    let mut draft = Draft::on(tx);
-    let which = draft.take(id.as_str());
-    run(tx, draft.finish(format!("DELETE FROM session WHERE id = {which}"))).await.map(drop)
+/// Deletes a session with all that belongs to it but its clips; says how many rows went. At once, because without the
+/// session's row nothing says whose an epoch was.
+pub async fn delete_session(tx: &Tx, id: &SessionId) -> Result<u64> {
+    let mut gone = 0;
+    let mut whose = vec![("session".to_owned(), "id")];
+    for table in tables(tx).await? {
+        let own = !table.is_nobodys() && !WITH_FILES.contains(&table.name.as_str());
+        let named = ["session_id", "view_id"].into_iter().filter(|column| table.has(column));
+        whose.extend(named.filter(|_| own).map(|column| (table.name.clone(), column)));
+    }
+    for (table, column) in whose {
+        let mut draft = Draft::on(tx);
+        let which = draft.take(id.as_str());
+        let sql = format!("DELETE FROM \"{table}\" WHERE \"{column}\" = {which}");
+        gone += run(tx, draft.finish(sql)).await?;
+    }
+    Ok(gone)
 }
 
 async fn run(tx: &Tx, statement: Statement) -> Result<u64> {
