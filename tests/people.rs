@@ -31,6 +31,7 @@ on_both_engines!(
 );
 
 const ANN: &str = "ann-7c1d\"erase";
+const ANN_PLAIN: &str = "ann-7c1d";
 const BOB: &str = "bob";
 const TINY: Share = Share { width: 160, height: 90, audio: false, media: Media::Live };
 const SILENT: Share = Share { width: 160, height: 90, audio: false, media: Media::None };
@@ -286,8 +287,8 @@ async fn an_erased_person_is_found_nowhere_and_others_are_untouched(engine: Engi
         .iter()
         .map(|clip| blake3::hash(&named(&format!("{clip}.mp4")).expect("her file").1))
         .collect();
-    let quoted = json!(ANN).to_string();
-    let mut words = vec![ANN.to_owned(), quoted.trim_matches('"').to_owned(), key];
+    // the part of her name that no engine and no JSON writes in another way; her key begins with it, too
+    let mut words = vec![ANN_PLAIN.to_owned(), key];
     words.extend(hers.iter().map(|hash| hash.to_hex().to_string()));
     assert!(traces(&app, &words, &hers).await.len() > 15, "there is something to erase");
     let bobs_words = [format!("{BOB}\""), format!("'{BOB}'"), bobs, bobs_clip];
