@@ -17,6 +17,7 @@ mod m0007_turns;
 mod m0008_checksums;
 mod m0009_session_links;
 mod m0010_audit;
+mod m0014_checksums_anew;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_checksums::Migration),
             Box::new(m0009_session_links::Migration),
             Box::new(m0010_audit::Migration),
+            Box::new(m0014_checksums_anew::Migration),
         ]
     }
 }
