@@ -217,6 +217,9 @@ async fn of_bob(app: &App, words: &[String]) -> (Vec<String>, BTreeMap<PathBuf, 
 async fn capture(app: &App, user: &str, body: Value) -> Value {
     let (status, clip) = app.post_waiting(user, "/capture", body).await;
     assert_eq!(status, 201, "{clip:#}");
+    // the poster follows by itself; who asks waits for it
+    let poster = clip["thumbnailUrl"].as_str().expect("a link");
+    assert!(!app.download(poster).await.is_empty());
     clip
 }
 

@@ -167,6 +167,9 @@ async fn a_person_is_exported_from_a_running_service_and_erased_without_one(on: 
         app.ask(Method::GET, &ann, &path, None).await.1["status"] == "ready"
     })
     .await;
+    // who asks for the poster waits for it
+    let poster = app.ask(Method::GET, &ann, &format!("{path}/thumbnail.jpg"), None).await;
+    assert_eq!(poster.0, 200);
 
     let out = app.place.dir.join("export");
     let export = ["users", "export", "ann/7", "--out", out.to_str().expect("text"), "--json"];
