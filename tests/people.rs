@@ -27,6 +27,7 @@ on_both_engines!(
     an_erased_person_is_found_nowhere_and_others_are_untouched,
     an_erasure_waits_for_no_recording_that_never_ends,
     what_is_kept_of_a_person_holds_nothing_of_others,
+    a_person_with_a_common_name_can_be_erased,
     use_is_added_up_by_user_and_community,
 );
 
@@ -440,6 +441,30 @@ async fn what_is_kept_of_a_person_holds_nothing_of_others(engine: Engine) {
         assert!(file["name"].as_str().expect("a name").starts_with(&id(&clip)));
     }
     assert_eq!(line(&app, "user.export").await["subject"]["userId"], ANN);
+    app.stop().await;
+}
+
+/// Somebody may be called like a word of ours, or like a room.
+async fn a_person_with_a_common_name_can_be_erased(engine: Engine) {
+    let app = Setup::on(engine).start("names").await;
+    app.sim.publish_share("red-room", "bob", TINY).expect("a share");
+    let session = app.start_session("bob", "red-room").await;
+    app.wait_for_buffer("bob", &session, 2.0).await;
+    let body = json!({ "sessionId": session, "durationSeconds": 1, "title": "status" });
+    let clip = id(&capture(&app, "bob", body).await);
+    // his kept answer holds all of these words
+    let sent = app.http.post(format!("{}/start", app.base)).bearer_auth(app.token("dave"));
+    app.sim.publish_share("red-hall", "dave", TINY).expect("a share");
+    let sent = sent.header("Idempotency-Key", "once").json(&json!({ "roomName": "red-hall" }));
+    assert_eq!(sent.send().await.expect("an answer").status().as_u16(), 201);
+    for name in ["active", "ready", "status", "red-room", "moderator", "1080p", &session, &clip] {
+        let path = format!("/admin/users/{name}");
+        let (status, erased) = delete_as(&app, &app.admin(), &path).await;
+        assert_eq!((status, &erased["verified"]), (200, &json!(true)), "{name}: {erased:#}");
+        assert_eq!((&erased["sessions"], &erased["rows"]), (&json!(0), &json!(0)), "{name}");
+    }
+    assert_eq!(app.get("bob", &format!("/clips/{clip}")).await.1["status"], "ready");
+    assert_eq!(app.get("bob", &format!("/sessions/{session}")).await.1["status"], "active");
     app.stop().await;
 }
 

@@ -24,8 +24,47 @@ const NOBODYS: &[&str] = &["audit_entry", "seaql_migrations", "setting"];
 const PERSONS: &str = "audit_person";
 /// Rows that go with their files, one by one, in the flows that know how.
 const WITH_FILES: &[&str] = &["clip", "session"];
-/// Names of other things than people; a room may be called like a person.
-const OTHER_NAMES: &[&str] = &["community_id", "room_name", "title", "role", "v0", "v1"];
+/// Columns that hold words of ours, or names of other things than people: somebody may be called `active`, and a room
+/// like a person.
+const WORDS: &[&str] = &[
+    "audio_codec",
+    "audio_track_id",
+    "basis",
+    "clip_id",
+    "community_id",
+    "egress_id",
+    "end_reason",
+    "error_code",
+    "file_name",
+    "gap_policy",
+    "job",
+    "key",
+    "kind",
+    "outcome",
+    "precision",
+    "ptype",
+    "quality",
+    "request_id",
+    "role",
+    "room_name",
+    "route",
+    "session_id",
+    "state",
+    "status",
+    "title",
+    "trim_of",
+    "username",
+    "v0",
+    "v1",
+    "v2",
+    "v3",
+    "v4",
+    "v5",
+    "video_codec",
+    "video_track_id",
+    "view_id",
+    "visibility",
+];
 /// Values in one statement; far below the engines' bounds.
 const CHUNK: usize = 400;
 /// What stands for a person who was erased where a row of somebody else's named him. No user has this name.
@@ -107,6 +146,12 @@ impl Draft {
         format!("{find}(CAST(\"{column}\" AS TEXT), {place}) > 0")
     }
 
+    /// A path of the buffer whose third part this is: the second is its room's key, and a room may be called like him.
+    fn leads_below(&mut self, column: &str, key: &str) -> String {
+        let place = self.take(&format!("%/%/{key}/%"));
+        format!("\"{column}\" LIKE {place}")
+    }
+
     fn finish(self, sql: String) -> Statement {
         Statement::from_sql_and_values(self.backend, sql, self.values)
     }
@@ -133,8 +178,10 @@ pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
     }
     // an answer kept for somebody else may tell of him: a repeat of that request is then a request like any other
     let mut draft = Draft::on(tx);
-    let named = draft.holds("body", &quoted(&whose.user));
-    gone += run(tx, draft.finish(format!("DELETE FROM idempotency WHERE {named}"))).await?;
+    let named: Vec<String> =
+        members(&whose.user).iter().map(|member| draft.holds("body", member)).collect();
+    let sql = format!("DELETE FROM idempotency WHERE {}", named.join(" OR "));
+    gone += run(tx, draft.finish(sql)).await?;
     let mut draft = Draft::on(tx);
     let (nobody, him) = (draft.take(ERASED), draft.take(whose.user.as_str()));
     run(
@@ -169,8 +216,8 @@ async fn run(tx: &Tx, statement: Statement) -> Result<u64> {
     Ok(done.map_err(|error| db_error("erasing rows", error))?.rows_affected())
 }
 
-/// Where the user still stands: `table.column` of every text that is his name, his key or a hash of one of his files,
-/// or holds his name as JSON, or names one of his sessions or clips.
+/// Where the user still stands: `table.column` of every text that is his name or a hash of one of his files, holds his
+/// key, says as JSON that it is about him, or names one of his sessions or clips.
 pub async fn search<C: Conn>(db: &C, whose: &Whose, with_persons: bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let key = keys::user_key(&whose.user);
@@ -180,34 +227,40 @@ pub async fn search<C: Conn>(db: &C, whose: &Whose, with_persons: bool) -> Resul
         }
         let owners = table.owners(whose);
         for column in &table.texts {
-            let other = OTHER_NAMES.contains(&column.as_str())
-                || (table.name == "community" && column == "id");
-            if other {
-                continue;
-            }
-            let mut draft = Draft::on(db);
-            let mut marks = vec![
-                draft.is_any_of(column, &[whose.user.as_str().to_owned()]),
-                draft.holds(column, &quoted(&whose.user)),
-                draft.holds(column, &key),
-            ];
             let owned = owners.iter().filter(|(owner, _)| owner == column);
             let values = owned.flat_map(|(_, values)| values).chain(&whose.checksums);
             let values: Vec<String> = values.cloned().collect();
-            for some in values.chunks(CHUNK) {
-                marks.push(draft.is_any_of(column, some));
+            let mut draft = Draft::on(db);
+            let mut marks = vec![match column.as_str() {
+                "path" => draft.leads_below(column, &key),
+                _ => draft.holds(column, &key),
+            }];
+            marks.extend(members(&whose.user).iter().map(|member| draft.holds(column, member)));
+            if !is_word(&table.name, column) {
+                marks.push(draft.is_any_of(column, &[whose.user.as_str().to_owned()]));
             }
-            let sql = format!(
-                "SELECT COUNT(*) AS n FROM \"{}\" WHERE {}",
-                table.name,
-                marks.join(" OR ")
-            );
-            if count(db, draft.finish(sql)).await? > 0 {
+            let mut is_there = is_any(db, &table, draft, &marks.join(" OR ")).await?;
+            for some in values.chunks(CHUNK) {
+                let mut draft = Draft::on(db);
+                let mark = draft.is_any_of(column, some);
+                is_there = is_there || is_any(db, &table, draft, &mark).await?;
+            }
+            if is_there {
                 found.push(format!("{}.{column}", table.name));
             }
         }
     }
     Ok(found)
+}
+
+/// Whether a column holds words of ours or names of other things, which somebody may be called like.
+fn is_word(table: &str, column: &str) -> bool {
+    WORDS.contains(&column) || (column == "id" && table != PERSONS)
+}
+
+async fn is_any<C: Conn>(db: &C, table: &Table, draft: Draft, mark: &str) -> Result<bool> {
+    let sql = format!("SELECT COUNT(*) AS n FROM \"{}\" WHERE {mark}", table.name);
+    Ok(count(db, draft.finish(sql)).await? > 0)
 }
 
 async fn count<C: Conn>(db: &C, statement: Statement) -> Result<i64> {
@@ -284,9 +337,12 @@ fn as_json(draft: &Draft, table: &Table) -> String {
     format!("json_object({})", members.join(", "))
 }
 
-/// The name as it stands in a JSON text.
-fn quoted(user: &UserId) -> String {
-    serde_json::Value::from(user.as_str()).to_string()
+/// How a JSON text of ours says that it is about somebody. A text inside such a text has its quotes escaped, so what
+/// a stranger wrote there is none of these.
+fn members(user: &UserId) -> Vec<String> {
+    let name = serde_json::Value::from(user.as_str());
+    let names = ["userId", "startedBy", "user_id", "started_by"];
+    names.iter().map(|member| format!("\"{member}\":{name}")).collect()
 }
 
 async fn tables<C: Conn>(db: &C) -> Result<Vec<Table>> {
