@@ -16,6 +16,7 @@ mod m0006_trims;
 mod m0007_turns;
 mod m0008_checksums;
 mod m0009_session_links;
+mod m0010_audit;
 mod m0012_preferences;
 mod m0013_shares;
 mod m0014_checksums_anew;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_turns::Migration),
             Box::new(m0008_checksums::Migration),
             Box::new(m0009_session_links::Migration),
+            Box::new(m0010_audit::Migration),
             Box::new(m0012_preferences::Migration),
             Box::new(m0013_shares::Migration),
             Box::new(m0014_checksums_anew::Migration),

@@ -138,6 +138,7 @@ impl Verifier {
                 BTreeMap::new()
             },
             roles: if self.auth.claim_roles { roles(claims.get("roles")) } else { Vec::new() },
+            origin: super::Origin::default(),
         })
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod audit;
+pub mod audit_log;
 pub mod authorize;
 pub mod auto_start;
 pub mod capture;
@@ -15,7 +16,9 @@ pub mod crash;
 pub mod disk;
 pub mod egress_fact;
 pub mod epoch;
+pub mod erase;
 pub mod estimate;
+pub mod export;
 pub mod figures;
 pub mod filmstrip;
 pub mod health;
@@ -46,6 +49,7 @@ pub mod sweep;
 pub mod trim;
 pub mod turns;
 pub mod upkeep;
+pub mod usage;
 pub mod webhook;
 pub mod work;
 

@@ -44,6 +44,11 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The failure that waits in a response.
+pub(super) fn of(response: &Response) -> Option<&Error> {
+    response.extensions().get::<Failure>().map(|Failure(error)| &**error)
+}
+
 /// The HTTP status of a code.
 pub fn status_of(code: Code) -> StatusCode {
     match code {

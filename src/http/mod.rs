@@ -12,7 +12,7 @@ use limits::Limited;
 use crate::{
     access::token::Verifier,
     error::Error,
-    flow::{Deps, maintenance::Maintenance},
+    flow::{Deps, audit_log::Refusals, maintenance::Maintenance},
     livekit::webhook::Receiver,
 };
 
@@ -29,6 +29,7 @@ mod look;
 mod me;
 mod openapi;
 mod preview;
+mod refused;
 pub mod sessions;
 mod shared;
 mod stream;
@@ -74,7 +75,14 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// Every route with its description: the document and the router cannot disagree.
 fn described(state: Option<&AppState>) -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(openapi::frame()).merge(health::routes()).nest(BASE, api(state))
+    let frame = OpenApiRouter::with_openapi(openapi::frame());
+    // counted together, wherever they happen
+    let refusals = Arc::new(Refusals::default());
+    let audited = |routes| match state {
+        Some(state) => refused::audited(routes, state, &refusals),
+        None => routes,
+    };
+    frame.merge(audited(health::routes())).nest(BASE, audited(api(state)))
 }
 
 /// The routes under [`BASE`]: one line per file, and one per limit. Limits need a service to count in; the document

@@ -213,6 +213,16 @@ pub async fn list<C: Conn>(db: &C, filter: &Filter, page: Page) -> Result<(Vec<M
     Ok((rows, total))
 }
 
+/// All clips of a user, of whatever state.
+pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .order_by_asc(Column::CreatedAt)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing all clips of a user", error))
+}
+
 /// How many ready clips a user has.
 pub async fn count_ready<C: Conn>(db: &C, user: &UserId) -> Result<u64> {
     Entity::find()

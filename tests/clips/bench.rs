@@ -288,6 +288,7 @@ impl Bench {
             issued_at: Some(self.now()),
             communities: BTreeMap::from([(community, vec!["moderator".to_owned()])]),
             roles: Vec::new(),
+            origin: Default::default(),
         }
     }
 

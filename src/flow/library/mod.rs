@@ -17,8 +17,8 @@ use crate::{
     store::{Page, clip, quota},
 };
 
-pub(super) use change::retry_failed;
 pub use change::{Change, Deleted, change, delete, finish_deletion, retry};
+pub(super) use change::{delete_with_files, retry_failed};
 pub use open::{File, Kind, Links, links, open, open_link};
 
 /// A user's account.
