@@ -25,13 +25,11 @@ impl<'a> Parts<'a> {
         if token.len() > MAX_BYTES {
             return Err(Refusal::malformed("it is longer than 8 KiB"));
         }
-        let split = token.rsplit_once('.').and_then(|(message, signature)| {
-            let (header, payload) = message.split_once('.')?;
-            Some((message, header, payload, signature))
-        });
-        let Some((message, header, payload, signature)) = split else {
+        let parts: Vec<&str> = token.split('.').collect();
+        let [header, payload, signature] = parts[..] else {
             return Err(Refusal::malformed("it has not three parts"));
         };
+        let message = &token[..header.len() + 1 + payload.len()];
         let header = object(header, "its header is no base64url of a JSON object")?;
         if header.contains_key("crit") {
             // an extension that must be understood, and we understand none (RFC 7515, 4.1.11)

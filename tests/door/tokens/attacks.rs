@@ -270,10 +270,10 @@ struct Forger {
 async fn tokens_against_published_keys() {
     let house = House::on_sqlite().await;
     let keys = [Key::named("rsa-1"), Key::named("ec-1"), Key::named("ed-1")];
-    let weak = Key::named("rsa-weak");
-    let mut set = forge::set(&[&keys[0], &keys[1], &keys[2], &weak]);
+    let mut set = forge::set(&[&keys[0], &keys[1], &keys[2]]);
+    let weak = json!({"kty": "RSA", "kid": "weak", "n": part([0xab; 128]), "e": "AQAB"});
     let symmetric = json!({"kty": "oct", "alg": "HS256", "kid": "oct-1", "k": part(SECRET)});
-    set["keys"].as_array_mut().unwrap().push(symmetric);
+    set["keys"].as_array_mut().unwrap().extend([symmetric, weak]);
     let publisher = Publisher::start(Answer::Keys(set)).await;
     let wire = house.on_wire(published(publisher.jwks())).await;
     let mut table = Table::new("published keys", COLUMNS);
@@ -290,7 +290,7 @@ async fn tokens_against_published_keys() {
     }
     which_key(&mut cases, &keys, &good).await;
     confusion(&mut cases, &keys, &good).await;
-    let token = weak.token(&good);
+    let token = keys[0].token_under(&json!({"alg": "RS256", "kid": "weak"}), &good);
     cases.case("RS256 by a published key of 1024 bits", &token, "401 `unknown_key`").await;
     own_keys(&mut cases, &keys, &good, &forger).await;
     ecdsa_signatures(&mut cases, &keys[1], &good).await;
