@@ -146,16 +146,21 @@ pub async fn missing_schema(config: &Config) -> Result<Option<Vec<String>>, Fail
 ///
 /// # Errors
 /// [`Failure::Setup`] when the tokens' settings cannot be used.
-pub fn door_state(deps: &Deps) -> Result<AppState, Failure> {
+fn door_state(deps: &Deps) -> Result<AppState, Failure> {
     let verifier = Verifier::new(&deps.config.auth);
     let verifier = verifier.map_err(|error| Failure::Setup(error.detail().to_owned()))?;
-    Ok(AppState {
+    Ok(AppState { verifier: Arc::new(verifier), ..operators_state(deps) })
+}
+
+/// What a command serves itself when no service runs: it knows who asks, and needs no settings of tokens.
+pub fn operators_state(deps: &Deps) -> AppState {
+    AppState {
         deps: deps.clone(),
         webhooks: Arc::new(Receiver::new(&deps.config.livekit)),
-        verifier: Arc::new(verifier),
+        verifier: Arc::new(Verifier::without_keys()),
         maintenance: Arc::new(flow::upkeep::Jobs),
         figures: telemetry::figures(),
-    })
+    }
 }
 
 /// Starts the whole service on a listener that is open already.

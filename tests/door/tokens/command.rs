@@ -3,7 +3,7 @@
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::{
     AUDIENCE, ISSUER, forge,
@@ -151,4 +151,65 @@ async fn usage_and_settings_end_with_two() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output:?}");
     }
+}
+
+#[tokio::test]
+async fn commands_on_the_database_need_no_settings_of_tokens() {
+    let directory = std::env::temp_dir().join(format!("lkr-keyless-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&directory).unwrap();
+    let place = directory.join("data").display().to_string();
+    let env = [("REPLAY__DATA_DIR", place.as_str())];
+    assert!(program(&env, &["db", "migrate"], "").await.status.success());
+    let listed = program(&env, &["clips", "list", "--json"], "").await;
+    assert!(listed.status.success(), "{listed:?}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_service_without_a_secret_takes_tokens_of_published_keys() {
+    let key = Key::named("ec-1");
+    let publisher = Publisher::start(Answer::Keys(forge::set(&[&key]))).await;
+    let directory = std::env::temp_dir().join(format!("lkr-serve-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&directory).unwrap();
+    let mut service = tokio::process::Command::new(env!("CARGO_BIN_EXE_livekit-replay"))
+        .arg("serve")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("REPLAY__DATA_DIR", directory.join("data"))
+        .env("PORT", "0")
+        .env("LIVEKIT_URL", "http://127.0.0.1:9")
+        .env("LIVEKIT_API_KEY", "key")
+        .env("LIVEKIT_API_SECRET", "livekit's-own")
+        .env("REPLAY__AUTH__JWKS_URL", publisher.url())
+        .env("REPLAY__AUTH__ISSUER", ISSUER)
+        .env("REPLAY__AUTH__AUDIENCE", AUDIENCE)
+        .current_dir(&directory)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(service.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = lines.next_line().await.unwrap().expect("it starts");
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        if line["message"] == "ready" {
+            break line["address"].as_str().unwrap().to_owned();
+        }
+    };
+    // asked without a token's help
+    publisher.asked_times(1).await;
+    let url = format!("http://{address}/livekit-replay/me/quota");
+    let ask = async |token: String| {
+        reqwest::Client::new().get(&url).bearer_auth(token).send().await.unwrap().status()
+    };
+    let claims = json!({"sub": "ann", "exp": FAR, "iss": ISSUER, "aud": AUDIENCE});
+    assert_eq!(ask(key.token(&claims)).await, 200);
+    assert_eq!(ask(Key::named("ec-2").token(&claims)).await, 401);
+    assert_eq!(ask(hs256(SECRET, &claims)).await, 401);
+    let pid = i32::try_from(service.id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    while lines.next_line().await.unwrap().is_some() {}
+    assert!(service.wait().await.unwrap().success());
+    std::fs::remove_dir_all(directory).unwrap();
 }

@@ -33,7 +33,8 @@ impl Table {
         let text = fs::read_to_string(&page).expect("docs/tokens.md");
         let mark = format!("<!-- {} -->\n", self.name);
         let begin = text.find(&mark).expect("the page has a place for the table") + mark.len();
-        let end = text[begin..].find("\n\n").map_or(text.len(), |at| begin + at + 1);
+        let lines = text[begin..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
+        let end = begin + lines.map(str::len).sum::<usize>();
         let [first, second, third] = self.columns;
         let head = format!("| {first} | {second} | {third} |\n|---|---|---|\n");
         let table = format!("{head}{}\n", self.lines.join("\n"));
