@@ -134,6 +134,7 @@ impl Verifier {
             let at = found.claims.as_ref().and_then(|claims| claims::moment(claims, name).ok()?);
             at.map_or(said.clone(), Timestamp::to_rfc3339)
         };
+        let text = |wanted: &Option<String>| format!("{:?}", wanted.as_deref().unwrap_or_default());
         let leeway = self.auth.leeway.as_secs();
         let now = now.to_rfc3339();
         let more = match refused.reason {
@@ -149,8 +150,12 @@ impl Verifier {
                 let name = if claim == "iat" { "iat" } else { "nbf" };
                 format!("{name} is {}, now is {now}, leeway {leeway} s", at(name))
             }
-            Reason::WrongIssuer => format!("iss is {said}, demanded is {:?}", self.auth.issuer),
-            Reason::WrongAudience => format!("aud is {said}, demanded is {:?}", self.auth.audience),
+            Reason::WrongIssuer => {
+                format!("iss is {said}, demanded is {}", text(&self.auth.issuer))
+            }
+            Reason::WrongAudience => {
+                format!("aud is {said}, demanded is {}", text(&self.auth.audience))
+            }
             Reason::MissingClaim => format!("{claim} is missing"),
             Reason::BadClaim => format!("{claim} is {said}"),
             Reason::Missing => String::new(),

@@ -77,7 +77,7 @@ async fn a_refused_token_is_explained_with_what_would_have_been_right() {
         (
             hs256(SECRET, &with(&good, json!({"iss": "b"}))),
             "wrong_issuer",
-            "iss is \"b\", demanded is",
+            "iss is \"b\", demanded is \"https://login.example.org\"",
         ),
         (hs256(SECRET, &with(&good, json!({"iss": null}))), "missing_claim", "iss is missing"),
         (hs256(SECRET, &with(&good, json!({"sub": 5}))), "bad_claim", "sub is 5"),
