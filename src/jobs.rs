@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     error::{Code, Error, Result},
     flow::{
-        Deps, render,
+        Deps, poster, render,
         work::{self, Leased, Place},
     },
 };
@@ -100,7 +100,12 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
         }
     };
     let written = match outcome {
-        Some(Ok(Ok(()))) => Ok(()),
+        Some(Ok(Ok(()))) => {
+            if let Some(clip) = &leased.job.clip_id {
+                poster::follow(deps, clip).await;
+            }
+            Ok(())
+        }
         Some(Ok(Err(_))) if deps.stop.is_cancelled() => work::hand_back(deps, leased).await,
         Some(Ok(Err(error))) => after(deps, leased, &error).await,
         Some(Err(panic)) => {

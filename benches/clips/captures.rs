@@ -14,6 +14,9 @@ use crate::{
     service::{Service, Session, usage, with_children},
 };
 
+/// Of a clip that waits for no late segment.
+const PHASES: [&str; 4] = ["queueMs", "pinMs", "muxMs", "finalizeMs"];
+
 /// A service with two recorded sessions: segments of 2 s and of 10 s.
 pub struct Stage {
     scale: Scale,
@@ -73,6 +76,13 @@ impl Stage {
         }
     }
 
+    async fn timings(&self, session: &Session, clip: &Clip) -> Value {
+        let token = self.service.token(&session.user);
+        let path = format!("/clips/{}", clip.id);
+        let (_, mut answer) = self.service.ask(&token, "GET", &path, Value::Null).await;
+        answer["timings"].take()
+    }
+
     async fn delete(&self, session: &Session, clip: Clip) {
         let token = self.service.token(&session.user);
         let path = format!("/clips/{}", clip.id);
@@ -81,10 +91,13 @@ impl Stage {
     }
 
     pub async fn clips(&self, report: &mut Report) {
-        let mut rows = vec![row(["segments", "way", "runs", "median", "least", "most", "cp = 1"])];
+        let head = ["segments", "way", "runs", "median", "least", "most", "cp = 1", "ours = 1"];
+        let mut rows = vec![row(head)];
+        let mut within = vec![row(["segments", "queue", "pin", "mux", "finalize"])];
         for (session, input) in &self.recorded {
             let length = input.seconds() as f64;
             let (mut ours, mut theirs, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+            let mut phases: Vec<Vec<Duration>> = vec![Vec::new(); PHASES.len()];
             let mut size = 0;
             // the first of each only fills the page cache
             for round in 0..=self.scale.rounds {
@@ -99,6 +112,12 @@ impl Stage {
                 }
                 let copy = disk::copy(&clip.file, &self.beside);
                 size = std::fs::metadata(&clip.file).unwrap().len();
+                if round > 0 {
+                    let told = self.timings(session, &clip).await;
+                    for (all, name) in phases.iter_mut().zip(PHASES) {
+                        all.push(Duration::from_millis(told[name].as_u64().unwrap()));
+                    }
+                }
                 self.delete(session, clip).await;
                 if round > 0 {
                     ours.push(own);
@@ -124,12 +143,19 @@ impl Stage {
                     seconds(*least),
                     seconds(*most),
                     ratio(of, copy),
+                    ratio(of, median(&ours)),
                 ]);
             }
+            let mut own = vec![kind];
+            own.extend(phases.iter().map(|all| seconds(median(all))));
+            within.push(own);
         }
         let said = "The whole recording as one clip, asked for by `from` and `to`. The predecessor: FFmpeg's concat \
                     demuxer with `-c copy -movflags +faststart -avoid_negative_ts make_zero`, ffprobe, sha256sum.";
         report.table("A clip", said, &rows);
+        let said = "Medians of what the clip's `timings` say: waiting for a worker, linking the segments, planning, \
+                    writing and checking, publishing.";
+        report.table("Where the time of a clip goes", said, &within);
     }
 
     pub async fn exact(&self, report: &mut Report) {

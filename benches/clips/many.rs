@@ -12,11 +12,17 @@ use crate::{
     Scale,
     input::Input,
     report::{Report, mebibytes, median, millis, quantile, row},
-    service::{Service, usage},
+    service::{Service, Session, usage},
 };
 
 /// Between two segments laid down.
 const PACE: Duration = Duration::from_millis(250);
+/// Sessions, and segments for each of them, by which the cost among many is measured, and the time between two.
+const PROBES: usize = 10;
+const PROBE_SEGMENTS: usize = 10;
+const PROBE_PACE: Duration = Duration::from_millis(100);
+/// Segments that a session has from the start.
+const FIRST: usize = 4;
 /// Starts asked for at once.
 const STARTS_AT_ONCE: usize = 48;
 
@@ -65,6 +71,52 @@ async fn spent(service: &Service, work: impl Future<Output = ()>) -> Duration {
     usage(service.pid()).cpu.saturating_sub(before)
 }
 
+/// A session that records, with its first segments in the index.
+async fn recording(service: &Service, user: String, segments: &[PathBuf]) -> Session {
+    let age = Duration::from_secs(segments.len() as u64 * 2 + 1);
+    let session = service.session(&user, age, true).await;
+    session.lay(segments, 0..FIRST, 2);
+    // its rate is known from now on, until then it counts as a large one
+    service.indexed(&session, FIRST as f64 * 2.0).await;
+    session
+}
+
+/// What segments cost that arrive for a few sessions while `among` others record: a row.
+async fn arriving_among(service: &Service, among: usize, segments: &[PathBuf]) -> Vec<String> {
+    let mut probes = Vec::new();
+    for number in 0..PROBES {
+        probes.push(recording(service, format!("probe{among}-{number}"), segments).await);
+    }
+    let span = PROBE_PACE * (PROBES * PROBE_SEGMENTS) as u32;
+    let idle = spent(service, async { tokio::time::sleep(span).await }).await;
+    let busy = spent(service, async {
+        let mut tick = tokio::time::interval(PROBE_PACE);
+        for number in FIRST..FIRST + PROBE_SEGMENTS {
+            for probe in &probes {
+                tick.tick().await;
+                probe.lay(segments, number..number + 1, 2);
+            }
+        }
+        for probe in &probes {
+            service.indexed(probe, (FIRST + PROBE_SEGMENTS) as f64 * 2.0).await;
+        }
+    });
+    let each = busy.await.saturating_sub(idle) / (PROBES * PROBE_SEGMENTS) as u32;
+    for probe in &probes {
+        let (status, answer) = service
+            .ask(
+                &service.token(&probe.user),
+                "DELETE",
+                &format!("/sessions/{}", probe.id),
+                Value::Null,
+            )
+            .await;
+        assert_eq!(status, 200, "{answer:#}");
+    }
+    let a_minute = idle.mul_f64(60.0 / span.as_secs_f64()) / (among + PROBES) as u32;
+    vec![among.to_string(), millis(each), millis(a_minute)]
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Session,
@@ -85,20 +137,34 @@ pub async fn sessions(scale: Scale, report: &mut Report) {
     let service = Service::start(minutes).await;
     let idle = usage(service.pid()).resident;
     let segments = fixture();
-    let began = Instant::now();
-    let sessions: Vec<_> = stream::iter(0..count)
-        .map(async |number| {
-            let age = Duration::from_secs(40);
-            let session = service.session(&format!("user{number}"), age, true).await;
-            session.lay(&segments, 0..4, 2);
-            // its rate is known from now on, until then it counts as a large one
-            service.indexed(&session, 8.0).await;
-            session
-        })
-        .buffer_unordered(STARTS_AT_ONCE)
-        .collect()
-        .await;
-    let started = began.elapsed();
+    let mut sessions = Vec::new();
+    let mut started = Duration::ZERO;
+    let mut growth = vec![row([
+        "sessions that record",
+        "processor time per segment",
+        "per session and minute, idle",
+    ])];
+    for reach in [10, 100, 1000, count] {
+        if reach > count || reach <= sessions.len() {
+            continue;
+        }
+        let began = Instant::now();
+        let more: Vec<_> = stream::iter(sessions.len()..reach)
+            .map(|number| recording(&service, format!("user{number}"), &segments))
+            .buffer_unordered(STARTS_AT_ONCE)
+            .collect()
+            .await;
+        started += began.elapsed();
+        sessions.extend(more);
+        growth.push(arriving_among(&service, reach, &segments).await);
+    }
+    let said = format!(
+        "{} small segments (320x180, 2 s), one every {} ms, for {PROBES} sessions among all that record; what the \
+         service spends without any is taken off, and shown beside.",
+        PROBES * PROBE_SEGMENTS,
+        PROBE_PACE.as_millis()
+    );
+    report.table("Arriving segments among many sessions", &said, &growth);
     let held = usage(service.pid()).resident;
     let mut rows = vec![row(["request", "status", "median", "p99"])];
     let kinds = [

@@ -237,15 +237,16 @@ impl Service {
         Session { id, user: user.to_owned(), directory, zero }
     }
 
-    /// Waits until a session's buffer holds that many seconds.
+    /// Waits until a session's buffer holds its first so many seconds.
     pub async fn indexed(&self, session: &Session, seconds: f64) {
         let token = self.token(&session.user);
         let path = format!("/sessions/{}", session.id);
         let waiting = async {
             loop {
                 let (_, shown) = self.ask(&token, "GET", &path, Value::Null).await;
-                let held = shown["buffer"]["durationSeconds"].as_f64().unwrap_or(0.0);
-                if held >= seconds - 0.1 {
+                let ends = shown["buffer"]["endsAt"].as_str().and_then(Timestamp::parse_rfc3339);
+                let held = ends.map_or(0, |ends| ends.micros_since(session.zero));
+                if held as f64 >= (seconds - 0.1) * 1e6 {
                     return;
                 }
                 tokio::time::sleep(INDEXING).await;

@@ -1,7 +1,11 @@
 //! One run of the cleanup over many sessions whose oldest segments are due, as in ordinary times, and one over what
 //! is left.
 
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 use livekit_replay::{
     clock::{Clock, SystemClock},
@@ -34,7 +38,28 @@ const DUE: i64 = 30;
 const KEPT_MINUTES: i64 = 12;
 
 pub async fn sweep(scale: Scale, report: &mut Report) {
-    let count = scale.count("BENCH_SWEEP_SESSIONS", 1000, 1000);
+    let most = scale.count("BENCH_SWEEP_SESSIONS", 1000, 1000);
+    let mut rows = vec![row([
+        "sessions",
+        "deleted",
+        "time",
+        "per deleted segment",
+        "once more, nothing due",
+        "memory",
+    ])];
+    for count in [10, 100, 1000, most] {
+        let known = rows.last().and_then(|row| row[0].parse::<usize>().ok()).unwrap_or(0);
+        if count <= most && count > known {
+            rows.push(run(count).await);
+        }
+    }
+    let said = format!(
+        "Sessions of {SEGMENTS} segments each, {DUE} of them due; SQLite. Memory is the service's at the end."
+    );
+    report.table("A cleanup run", &said, &rows);
+}
+
+async fn run(count: usize) -> Vec<String> {
     let minutes = vec![
         ("REPLAY__BUFFER__MINUTES", "1".to_owned()),
         ("REPLAY__BUFFER__CLEANUP_MINUTES", KEPT_MINUTES.to_string()),
@@ -43,29 +68,28 @@ pub async fn sweep(scale: Scale, report: &mut Report) {
     let mut service = Service::start(minutes).await;
     // the rows are laid down while nobody serves
     service.end().await;
-    let began = Instant::now();
     lay(&service, count).await;
-    let laid = began.elapsed();
     service.more.push(("REPLAY__JOBS__SEGMENT_CLEANUP", cadence()));
     service.spawn().await;
-    let token = service.token("root");
-    let mut rows = vec![row(["run", "time", "counts"])];
-    for name in ["first", "second, nothing due"] {
-        let path = "/admin/maintenance/segment-cleanup/run";
-        let began = Instant::now();
-        let (status, run) = service.ask(&token, "POST", path, Value::Null).await;
-        let took = began.elapsed();
-        assert!(status == 200 && run["outcome"] == "ok", "{status}: {run:#}");
-        rows.push(vec![name.to_owned(), seconds(took), format!("`{}`", run["counts"])]);
-    }
-    let said = format!(
-        "{count} sessions of {SEGMENTS} segments each, {DUE} of them due; SQLite. (Laid down in {:.0} s; the service \
-         then holds {}.)",
-        laid.as_secs_f64(),
-        mebibytes(usage(service.pid()).resident)
-    );
-    report.table("A cleanup run", &said, &rows);
+    let (took, counts) = clean(&service).await;
+    let deleted = counts["deletedFiles"].as_u64().unwrap_or_else(|| panic!("{counts}"));
+    assert_eq!(deleted, count as u64 * DUE.unsigned_abs(), "{counts}");
+    let (again, left) = clean(&service).await;
+    assert_eq!(left["deletedFiles"], 0, "{left}");
+    let each = format!("{:.3} ms", took.as_secs_f64() * 1000.0 / deleted as f64);
+    let memory = mebibytes(usage(service.pid()).resident);
     service.close().await;
+    vec![count.to_string(), deleted.to_string(), seconds(took), each, seconds(again), memory]
+}
+
+async fn clean(service: &Service) -> (Duration, Value) {
+    let token = service.token("root");
+    let path = "/admin/maintenance/segment-cleanup/run";
+    let began = Instant::now();
+    let (status, mut run) = service.ask(&token, "POST", path, Value::Null).await;
+    let took = began.elapsed();
+    assert!(status == 200 && run["outcome"] == "ok", "{status}: {run:#}");
+    (took, run["counts"].take())
 }
 
 /// Every ten minutes (the period is part of what is kept), but not within the next five, nor missed since the first

@@ -16,6 +16,7 @@ mod m0006_trims;
 mod m0007_turns;
 mod m0008_checksums;
 mod m0009_session_links;
+mod m0014_checksums_anew;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_turns::Migration),
             Box::new(m0008_checksums::Migration),
             Box::new(m0009_session_links::Migration),
+            Box::new(m0014_checksums_anew::Migration),
         ]
     }
 }

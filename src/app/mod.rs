@@ -84,6 +84,7 @@ pub async fn build(
         stores: Arc::default(),
         places: Arc::default(),
         filmstrips: Arc::default(),
+        posters: Arc::default(),
         presence: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

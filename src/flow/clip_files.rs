@@ -165,8 +165,6 @@ pub struct Record {
     pub video_codec: Option<String>,
     /// `aac`, absent without audio.
     pub audio_codec: Option<String>,
-    /// Whether there is a poster.
-    pub has_poster: bool,
     /// Accepted.
     pub created_at: Timestamp,
 }
@@ -200,7 +198,6 @@ impl Record {
             height: clip.height,
             video_codec: clip.video_codec.clone(),
             audio_codec: clip.audio_codec.clone(),
-            has_poster: clip.has_poster,
             created_at: clip.created_at,
         }
     }
@@ -242,7 +239,8 @@ impl Record {
             height: self.height,
             video_codec: self.video_codec,
             audio_codec: self.audio_codec,
-            has_poster: self.has_poster,
+            // one that is there is made once more when somebody asks
+            has_poster: false,
             cancelled: false,
             // links made before the row was lost stay void
             link_generation: 1,

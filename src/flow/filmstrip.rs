@@ -3,9 +3,9 @@
 //! another replica, is made again, as long as it would show the same.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, Weak,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use super::{
     material::Material,
     preview, render,
     stores::{self, Which},
+    turns::Turns,
     work::busy,
 };
 use crate::{
@@ -183,7 +184,7 @@ async fn made(
         return Ok(image);
     }
     let longest = deps.config.capture.wait.min(WAIT_FOR_PLACE);
-    let turn = deps.filmstrips.turn(&name);
+    let turn = deps.filmstrips.turns.of(&name);
     let _turn = tokio::time::timeout(longest, turn.lock())
         .await
         .map_err(|_| busy("This filmstrip is being made; try again."))?;
@@ -325,12 +326,10 @@ fn picture_at(deps: &Deps, material: &Material, at: Timestamp) -> Result<Option<
 pub struct Cache {
     /// Oldest first.
     entries: Mutex<VecDeque<Entry>>,
-    /// Held by whoever makes an image, by its name.
-    turns: Mutex<HashMap<String, Weak<Turn>>>,
+    /// Held by whoever makes an image.
+    turns: Turns,
     runs: AtomicU64,
 }
-
-type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Debug)]
 struct Entry {
@@ -348,18 +347,6 @@ impl Cache {
     /// How often an image was made since the process began.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
-    }
-
-    /// The lock under which the image of that name is made.
-    fn turn(&self, name: &str) -> Arc<Turn> {
-        let mut turns = self.turns.lock().unwrap_or_else(|broken| broken.into_inner());
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(name).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::new(Turn::default());
-        turns.insert(name.to_owned(), Arc::downgrade(&turn));
-        turn
     }
 
     fn find(&self, name: &str, now: Timestamp) -> Option<Bytes> {

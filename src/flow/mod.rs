@@ -26,6 +26,7 @@ pub mod links;
 pub mod maintenance;
 pub mod material;
 pub mod place;
+pub mod poster;
 pub mod preview;
 pub mod probe;
 pub mod rate_limit;
@@ -41,6 +42,7 @@ pub mod stream;
 pub mod supervise;
 pub mod sweep;
 pub mod trim;
+pub mod turns;
 pub mod upkeep;
 pub mod webhook;
 pub mod work;
@@ -81,6 +83,8 @@ pub struct Deps {
     pub places: Arc<work::Places>,
     /// Small pictures made a while ago.
     pub filmstrips: Arc<filmstrip::Cache>,
+    /// Posters that are being made.
+    pub posters: Arc<turns::Turns>,
     /// Who is in which room, remembered for a few seconds.
     pub presence: Arc<room::Presence>,
     /// Work that outlives a request; awaited at shutdown.

@@ -14,13 +14,17 @@ mod ahead;
 mod plan;
 mod sound;
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+};
 
 pub use plan::{PartPlan, PictureMove, Plan, plan};
 
 use super::{
     TOLERANCE,
-    ts::{AccessUnit, Demuxed, TsWriter, checksum, demux, unwrap_pts},
+    ts::{AccessUnit, Checksum, Demuxed, Demuxer, PACKET, TsWriter, unwrap_pts},
 };
 use crate::error::{Code, Error, Result};
 use sound::Sound;
@@ -28,6 +32,10 @@ use sound::Sound;
 /// Where the clip begins in the composed stream: early enough that no time of it is negative.
 pub const BASE: i64 = 10 * super::TICKS;
 
+type Why = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes of a segment read at once: whole packets.
+const READ: usize = 1024 * PACKET;
 /// Pieces handed on have about this many bytes.
 const PIECE: usize = 256 * 1024;
 
@@ -92,16 +100,39 @@ impl From<Error> for Stop {
 
 /// Reads one segment and takes it apart, if it still is what it was.
 pub(super) fn load(segment: &SegmentFile) -> Result<Demuxed> {
-    let bytes = fs::read(&segment.path).map_err(|source| {
+    let loaded = load_by_pieces(segment).map_err(|source| {
         Error::new(Code::StorageUnavailable, "A recorded segment cannot be read.")
             .retryable()
             .because(source)
     })?;
-    let damaged = || Error::new(Code::NoUsableSegments, "A recorded segment is damaged.");
-    if segment.checksum.is_some_and(|known| known != checksum(&bytes)) {
-        return Err(damaged().because(io::Error::other("its bytes have changed")));
+    loaded.map_err(|why| {
+        Error::new(Code::NoUsableSegments, "A recorded segment is damaged.").because(why)
+    })
+}
+
+/// Pieces that fit into a core's own cache: large segments are read as fast as small ones.
+fn load_by_pieces(segment: &SegmentFile) -> io::Result<std::result::Result<Demuxed, Why>> {
+    let mut file = fs::File::open(&segment.path)?;
+    let mut piece = Vec::with_capacity(READ);
+    let (mut demuxer, mut sum) = (Demuxer::new(), Checksum::new());
+    let mut damage = None;
+    loop {
+        piece.clear();
+        let read = file.by_ref().take(READ as u64).read_to_end(&mut piece)?;
+        sum.take(&piece);
+        if damage.is_none() {
+            damage = demuxer.take(&piece).err();
+        }
+        if read < READ {
+            break;
+        }
     }
-    demux(&bytes).map_err(|damage| damaged().because(damage))
+    // that the bytes have changed says more than what became of them
+    if segment.checksum.is_some_and(|known| known != sum.value()) {
+        return Ok(Err(io::Error::other("its bytes have changed").into()));
+    }
+    let done = damage.map_or_else(|| demuxer.finish(), Err);
+    Ok(done.map_err(Into::into))
 }
 
 /// What takes the ordered samples of a plan. Times are ticks of the composed stream, see [`BASE`].

@@ -1,11 +1,6 @@
 //! The whole way from recorded segments to a checked file: plan, compose into FFmpeg, correct the edges, verify.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -14,11 +9,11 @@ use super::{
     TICKS,
     compose::{self, Composed, CutPart, Plan, Precision, Stop},
     draft::Draft,
+    edges::EdgeCheck,
     exact::{self, Refusal, Unfit},
     ffmpeg::{CAPPED_AUDIO_BITS, Ffmpeg, Limits, Metadata, Target, failed},
     mp4::{self, Track, TrackEdit},
     native::{self, Copied, Ended, Written},
-    poster, ticks_to_micros,
     verify::{self, Expected, Verified},
 };
 use crate::{
@@ -29,8 +24,6 @@ use crate::{
 
 /// Pieces of the stream that wait for FFmpeg at most.
 const PIECES_AHEAD: usize = 4;
-/// For the poster, which nobody waits for gladly.
-const POSTER_DEADLINE: Duration = Duration::from_secs(15);
 /// Share of the allowance that the pictures are planned to fill, attempt by attempt.
 const SHARES: [u64; 3] = [90, 75, 50];
 
@@ -49,8 +42,6 @@ pub struct CutRequest {
     pub title: Option<String>,
     /// When the clip's first picture was on the screen, for the file's metadata.
     pub started_at: Option<Timestamp>,
-    /// Where a picture that stands for the clip shall be written, if anywhere.
-    pub poster: Option<PathBuf>,
     /// For all of it.
     pub deadline: Duration,
     /// Without any progress of FFmpeg.
@@ -68,8 +59,6 @@ pub struct CutOutcome {
     pub file: PathBuf,
     /// What it is.
     pub facts: Verified,
-    /// Whether there is a poster. A clip without one is a good clip.
-    pub has_poster: bool,
     /// What of each part is in it; parts without a picture in their window are missing.
     pub parts: Vec<CutSpan>,
     /// Whether pictures were encoded again.
@@ -125,9 +114,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     let unfit = match job.encode_edges(&plan).await? {
         Ok((done, plan)) => {
             timings.mux = mux.elapsed();
-            let has_poster = job.poster(&plan, done.draft.path()).await;
-            timings.finalize = mux.elapsed().saturating_sub(timings.mux);
-            return Ok(exact_outcome(done, &plan, has_poster, timings));
+            return Ok(exact_outcome(done, &plan, timings));
         }
         Err(unfit) => unfit,
     };
@@ -142,15 +129,14 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     };
     timings.mux = mux.elapsed();
     let finalize = Instant::now();
-    let (facts, has_poster) = job.finish(&plan, &made).await?;
+    let suspect = made.suspect;
+    let (draft, composed, facts) = job.finish(&plan, made).await?;
     timings.finalize = finalize.elapsed();
-    let Made { draft, composed, suspect, .. } = made;
     let parts = spans(&plan, &composed.window_pictures);
     let (copied, encoded) = if plan.encode { (0, facts.frames) } else { (facts.frames, 0) };
     Ok(CutOutcome {
         file: draft.keep(),
         facts,
-        has_poster,
         parts,
         encoded: plan.encode,
         pictures_copied: copied,
@@ -161,12 +147,7 @@ pub async fn cut(ffmpeg: &Ffmpeg, request: CutRequest) -> Result<CutOutcome> {
     })
 }
 
-fn exact_outcome(
-    done: exact::Done,
-    plan: &Plan,
-    has_poster: bool,
-    timings: CutTimings,
-) -> CutOutcome {
+fn exact_outcome(done: exact::Done, plan: &Plan, timings: CutTimings) -> CutOutcome {
     tracing::info!(
         pictures_copied = done.copied,
         pictures_encoded = done.encoded,
@@ -175,7 +156,6 @@ fn exact_outcome(
     CutOutcome {
         file: done.draft.keep(),
         facts: done.facts,
-        has_poster,
         parts: spans(plan, &done.window_pictures),
         encoded: done.encoded > 0,
         pictures_copied: done.copied,
@@ -327,11 +307,12 @@ impl Job<'_> {
         let (parts, plan, meta) = (Arc::clone(self.parts), plan.clone(), self.metadata());
         let path = draft.path().to_owned();
         let limits = self.limits();
+        let edges = EdgeCheck::begin(self.ffmpeg, draft.path(), plan.duration)?;
         let copied =
             native::run(&limits, move |control| native::copy(&parts, &plan, &meta, &path, control));
         Ok(copied.await?.map(|Copied { written, composed }| {
             let Written { file, blake3, .. } = written;
-            Made { draft, composed, native: Some((file, blake3)), suspect: false }
+            Made { draft, composed, native: Some(Native { file, blake3, edges }), suspect: false }
         }))
     }
 
@@ -373,36 +354,29 @@ impl Job<'_> {
         }
     }
 
-    /// Nothing leaves unchecked. The disk, the decoder and the poster do not wait for each other.
-    async fn finish(&self, plan: &Plan, made: &Made) -> Result<(Verified, bool)> {
-        if made.native.is_none() {
-            self.correct_edges(&made.draft, plan, &made.composed).await?;
-        }
-        let (synced, facts, has_poster) = tokio::join!(
-            self.sync(made),
-            self.check(plan, made),
-            self.poster(plan, made.draft.path())
-        );
-        synced?;
-        Ok((facts?, has_poster))
-    }
-
-    async fn check(&self, plan: &Plan, made: &Made) -> Result<Verified> {
-        let (path, limits) = (made.draft.path(), self.limits());
-        let expected = expected(plan, &made.composed);
-        match &made.native {
-            Some((_, blake3)) => {
-                let blake3 = blake3.clone();
-                verify::verify_hashed(self.ffmpeg, path, blake3, &expected, &limits).await
+    /// Nothing leaves unchecked.
+    async fn finish(&self, plan: &Plan, made: Made) -> Result<(Draft, Composed, Verified)> {
+        let Made { draft, composed, native, .. } = made;
+        let (expected, limits) = (expected(plan, &composed), self.limits());
+        let facts = match native {
+            // the disk and the decoder do not wait for each other
+            Some(Native { file, blake3, edges }) => {
+                let check = verify::verify_hashed(edges, draft.path(), blake3, &expected, &limits);
+                let (synced, facts) = tokio::join!(self.sync(file), check);
+                synced?;
+                facts?
             }
-            None => verify::verify(self.ffmpeg, path, &expected, &limits).await,
-        }
+            None => {
+                self.correct_edges(&draft, plan, &composed).await?;
+                verify::verify(self.ffmpeg, draft.path(), &expected, &limits).await?
+            }
+        };
+        Ok((draft, composed, facts))
     }
 
     /// Whoever publishes the file syncs it too; begun here, that takes less time.
-    async fn sync(&self, made: &Made) -> Result<()> {
-        let Some((file, _)) = &made.native else { return Ok(()) };
-        let (file, limits) = (Arc::clone(file), self.limits());
+    async fn sync(&self, file: Arc<File>) -> Result<()> {
+        let limits = self.limits();
         // a slow disk says nothing while it works
         let patient = Limits { stall: limits.deadline, ..limits };
         native::run(&patient, move |_| file.sync_all()).await?.map_err(|error| {
@@ -410,22 +384,6 @@ impl Job<'_> {
                 .retryable()
                 .because(error)
         })
-    }
-
-    async fn poster(&self, plan: &Plan, file: &Path) -> bool {
-        let Some(out) = &self.request.poster else { return false };
-        let limits = self.limits();
-        let limits = Limits {
-            deadline: limits.deadline.min(POSTER_DEADLINE),
-            stall: limits.stall.min(POSTER_DEADLINE),
-            ..limits
-        };
-        let length = ticks_to_micros(plan.duration);
-        let done = poster::poster(self.ffmpeg, file, length, out, &limits).await;
-        if let Err(error) = &done {
-            tracing::warn!(error = error.chain(), "no poster");
-        }
-        done.is_ok()
     }
 
     /// Makes the presentation begin and end where the window does, whatever else is stored.
@@ -477,8 +435,16 @@ fn bitrate(plan: &Plan, max: u64, share: u64) -> u64 {
 struct Made {
     draft: Draft,
     composed: Composed,
-    /// The file and its hash, where our own muxer wrote it.
-    native: Option<(Arc<File>, String)>,
+    /// Where our own muxer wrote it.
+    native: Option<Native>,
     /// See [`CutOutcome::suspect`].
     suspect: bool,
+}
+
+/// What is at hand of a file that was written here.
+struct Native {
+    /// Open, complete, not synced.
+    file: Arc<File>,
+    blake3: String,
+    edges: EdgeCheck,
 }

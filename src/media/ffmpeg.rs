@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use recipes::CAPPED_AUDIO_BITS;
 pub use recipes::{Metadata, Target};
+pub(super) use run::Running;
 pub use run::{Feed, Finished};
 pub(super) use run::{make_way, stalled};
 

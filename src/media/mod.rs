@@ -7,6 +7,7 @@
 pub mod compose;
 pub mod cut;
 mod draft;
+mod edges;
 pub mod exact;
 pub mod ffmpeg;
 pub mod files;

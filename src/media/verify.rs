@@ -4,6 +4,7 @@ use std::{fs, io, path::Path};
 
 use super::{
     TICKS,
+    edges::EdgeCheck,
     ffmpeg::{Ffmpeg, Limits, failed},
     mp4::{self, Mp4, Track},
     ticks_to_micros,
@@ -65,23 +66,26 @@ pub async fn verify(
         .await
         .map_err(|error| Error::internal("reading a finished clip", error))?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
-    verify_hashed(ffmpeg, path, hashed, expected, limits).await
+    let edges = EdgeCheck::begin(ffmpeg, path, expected.duration)?;
+    verify_hashed(edges, path, hashed, expected, limits).await
 }
 
-/// Checks a file whose hash is known from writing it: of the file itself only the index and the edges are read.
+/// Checks a file whose hash is known from writing it, with a decoder that waits for it: of the file itself only the
+/// index and the edges are read.
 ///
 /// # Errors
 /// As [`verify`].
-pub async fn verify_hashed(
-    ffmpeg: &Ffmpeg,
+pub(super) async fn verify_hashed(
+    edges: EdgeCheck,
     path: &Path,
     blake3: String,
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
-    let (read, verified) = examine(path, blake3, expected).await?;
-    decode_edges(ffmpeg, path, &read, limits).await?;
-    Ok(verified)
+    let (examined, decoded) = tokio::join!(examine(path, blake3, expected), edges.end(limits));
+    // what the index says is the plainer reason
+    let (_, verified) = examined?;
+    decoded.map(|()| verified)
 }
 
 /// Reads a file's index and compares what it says with what is expected; nothing is decoded.
@@ -102,7 +106,7 @@ pub(super) async fn examine(
     Ok((read, verified))
 }
 
-fn unfit(why: String) -> Error {
+pub(super) fn unfit(why: String) -> Error {
     failed("The finished video did not pass its check.", why)
 }
 
@@ -167,25 +171,6 @@ fn codec_name(track: &Track) -> String {
 fn scaled(time: i64, timescale: u32) -> i64 {
     let ticks = i128::from(time) * i128::from(TICKS) / i128::from(timescale.max(1));
     i64::try_from(ticks).unwrap_or(i64::MAX)
-}
-
-/// Decodes one picture at the file's beginning and one from its last key frame.
-async fn decode_edges(ffmpeg: &Ffmpeg, path: &Path, read: &Mp4, limits: &Limits) -> Result<()> {
-    let Some(video) = read.track(b"vide") else { return Ok(()) };
-    let last = ticks_to_micros(scaled(video.last_sync_pts, video.timescale)).max(0);
-    let mut command = ffmpeg.command();
-    command.args(["-nostdin", "-xerror", "-err_detect", "explode"]).arg("-i").arg(path);
-    // the key frame itself, not all pictures from the one before it
-    command.args(["-err_detect", "explode"]).args(key_frame_at(last)).arg("-i").arg(path);
-    for input in ["0:v:0", "1:v:0"] {
-        command.args(["-map", input, "-frames:v", "1", "-f", "null", "-"]);
-    }
-    let done = ffmpeg.run(&mut command, None, limits).await?;
-    if done.pictures != 1 || complains(&done.complaints) {
-        let said = done.complaints.join(" | ");
-        return Err(unfit(format!("its edges do not decode ({} pictures): {said}", done.pictures)));
-    }
-    Ok(())
 }
 
 /// Whether every picture of a segment decodes without a complaint. Costs a whole decode: for when something went wrong.

@@ -289,8 +289,6 @@ pub struct Finished {
     pub video_codec: String,
     /// `aac`, absent without audio.
     pub audio_codec: Option<String>,
-    /// Whether the poster image was made.
-    pub has_poster: bool,
 }
 
 /// How long the phases of making a clip took, milliseconds.
@@ -334,7 +332,6 @@ pub async fn make_ready(
         height: Set(Some(done.height)),
         video_codec: Set(Some(done.video_codec.clone())),
         audio_codec: Set(done.audio_codec.clone()),
-        has_poster: Set(done.has_poster),
         queue_ms: Set(phases.queue_ms),
         wait_ms: Set(phases.wait_ms),
         pin_ms: Set(phases.pin_ms),
@@ -344,6 +341,19 @@ pub async fn make_ready(
         ..Default::default()
     };
     update_if(tx, id, ClipStatus::Ready.follows(), change).await
+}
+
+/// Says that a ready clip has its poster, once; false if it is not ready (any more) or has one.
+pub async fn set_poster(tx: &Tx, id: &ClipId) -> Result<bool> {
+    let outcome = Entity::update_many()
+        .set(ActiveModel { has_poster: Set(true), ..Default::default() })
+        .filter(Column::Id.eq(id.clone()))
+        .filter(Column::Status.eq(ClipStatus::Ready))
+        .filter(Column::HasPoster.eq(false))
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("keeping a poster", error))?;
+    Ok(outcome.rows_affected > 0)
 }
 
 /// Takes a clip from `processing` to `failed`, once; false if it is not `processing` any more.

@@ -62,7 +62,6 @@ async fn make(parts: Vec<CutPart>, precision: Precision, dir: &Path) -> CutOutco
         parts,
         precision,
         muxer: Muxer::Auto,
-        poster: None,
         work_dir: dir.to_owned(),
         title: None,
         started_at: None,

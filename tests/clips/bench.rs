@@ -234,6 +234,7 @@ impl Bench {
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),
+            posters: Arc::default(),
             presence: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -83,7 +83,9 @@ pub async fn a_capture_becomes_a_clip_that_decodes_and_settles_its_bytes(mut ben
     let record = std::fs::read(&files.record).unwrap();
     let record = Record::parse(&record, &bench.deps.instance).expect("a record of ours");
     assert_eq!(record.size_bytes, size);
-    assert!(files.poster.exists());
+    // it follows; whoever asks waits for it
+    let poster = bench.raw("GET", clip["thumbnailUrl"].as_str().unwrap(), None, &[]).await;
+    assert_eq!(poster.bytes.as_ref(), std::fs::read(&files.poster).unwrap());
 
     let account = bench.account("ann").await;
     assert_eq!((account.used_bytes, account.reserved_bytes), (size, 0));

@@ -148,6 +148,7 @@ impl House {
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),
+            posters: Arc::default(),
             presence: Arc::default(),
             tasks: Default::default(),
             stop: Default::default(),

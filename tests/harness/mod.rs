@@ -188,6 +188,7 @@ impl App {
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),
+            posters: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };

@@ -64,7 +64,6 @@ fn request(parts: Vec<CutPart>, way: Way, work_dir: &Path) -> CutRequest {
         work_dir: work_dir.to_owned(),
         title: None,
         started_at: None,
-        poster: None,
         deadline: limits().deadline,
         stall: limits().stall,
         max_bytes: None,

@@ -138,6 +138,9 @@ async fn is_where_it_belongs(app: &App, name: &str, clip: &Value) {
     assert_eq!(std::fs::read(&video).expect("a video"), bytes);
     let decoded = decode::decode_file(&video).await.expect("it decodes");
     assert!(decoded.markers().next().is_some(), "no picture in {clip:#}");
+    // it follows the clip: whoever asks waits for it
+    let poster = app.download(clip["thumbnailUrl"].as_str().expect("a link")).await;
+    assert_eq!(std::fs::read(file("jpg")).expect("a poster"), poster);
     let filename = clip["filename"].as_str().expect("a name");
     assert!(
         !filename.contains(['/', '\\', '\0', '"', '\n', '\r'])

@@ -165,6 +165,7 @@ impl Bench {
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),
+            posters: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };

@@ -12,7 +12,7 @@ use crate::{
         capture::Clip,
         clip_files::ClipFiles,
         links::{self, Link, Scope, SignedQuery, Viewer},
-        preview,
+        poster, preview,
     },
     store::clip,
 };
@@ -76,8 +76,13 @@ async fn file_for(deps: &Deps, caller: &Caller, clip: Clip, kind: Kind) -> Resul
     let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
     let path = match kind {
         Kind::Video => files.video,
-        Kind::Poster if clip.has_poster => files.poster,
-        Kind::Poster => return Err(Error::not_found("thumbnail")),
+        Kind::Poster => {
+            poster::demand(deps, &clip).await.map_err(|error| match error.code() {
+                Code::FfmpegFailed => Error::not_found("thumbnail"),
+                _ => error,
+            })?;
+            files.poster
+        }
     };
     Ok(File { path, clip })
 }

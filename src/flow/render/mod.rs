@@ -198,7 +198,6 @@ impl Attempt<'_> {
             work_dir: self.work_dir.clone(),
             title: Some(self.clip.title.clone()),
             started_at: Some(starts_at),
-            poster: Some(self.poster_file()),
             deadline: self.deadline(),
             stall: self.deps.config.capture.stall,
             max_bytes: u64::try_from(self.clip.reserved_bytes).ok(),
@@ -212,10 +211,6 @@ impl Attempt<'_> {
         let seconds = window.micros() as f64 / 1e6;
         let factor = self.deps.config.capture.deadline_factor;
         Duration::from_secs_f64((seconds * factor).clamp(0.0, 1e6)).max(SHORTEST_DEADLINE)
-    }
-
-    fn poster_file(&self) -> PathBuf {
-        self.work_dir.join("poster.jpg")
     }
 
     /// Work files go whatever came of the attempt; what a crash leaves, the sweep of the work directory finds.

@@ -62,7 +62,6 @@ pub(super) fn finished(clip: &Clip, planned: &Planned, outcome: &CutOutcome) -> 
         height: i32::try_from(facts.height).unwrap_or(0),
         video_codec: facts.video_codec.clone(),
         audio_codec: facts.audio_codec.clone(),
-        has_poster: outcome.has_poster,
     })
 }
 
@@ -140,9 +139,6 @@ impl Attempt<'_> {
     /// The record comes last: with it a video can get its row back.
     async fn name_files(&self, row: &Clip, file: &Path) -> Result<()> {
         let files = ClipFiles::of(self.deps, &row.user_id, &row.id)?;
-        if row.has_poster {
-            publish::publish(&self.poster_file(), &files.poster).await?;
-        }
         publish::publish(file, &files.video).await?;
         write_record(self.deps, row).await
     }

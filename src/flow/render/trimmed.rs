@@ -103,6 +103,5 @@ fn finished(clip: &Clip, plan: &Plan, outcome: &CutOutcome) -> Result<Finished> 
         height: i32::try_from(facts.height).unwrap_or(0),
         video_codec: facts.video_codec.clone(),
         audio_codec: facts.audio_codec.clone(),
-        has_poster: outcome.has_poster,
     })
 }

@@ -99,7 +99,7 @@ pub struct ClipBody {
 pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBody {
     let links = library::links(deps, caller, clip);
     let base = address(deps, &format!("/clips/{}", clip.id));
-    let has_poster = clip.has_poster || clip.status == ClipStatus::Processing;
+    let has_poster = clip.status != ClipStatus::Failed;
     ClipBody {
         clip_id: clip.id.to_string(),
         id: clip.id.to_string(),

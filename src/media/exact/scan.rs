@@ -180,5 +180,5 @@ pub(super) struct Coded {
     /// Whether decoding can begin here.
     pub key: bool,
     /// Annex B.
-    pub data: Vec<u8>,
+    pub data: bytes::Bytes,
 }

@@ -81,10 +81,31 @@ impl Ffmpeg {
         feed: Option<Feed>,
         limits: &Limits,
     ) -> Result<Finished> {
+        self.begin(command, feed)?.end(limits).await
+    }
+
+    /// Starts a command; dropped before its end, it is killed.
+    ///
+    /// # Errors
+    /// `ffmpeg_failed` if it cannot be started.
+    pub(in crate::media) fn begin(
+        &self,
+        command: &mut FfmpegCommand,
+        feed: Option<Feed>,
+    ) -> Result<Running> {
+        Watched::spawn(command, feed).map(Running)
+    }
+}
+
+/// A run that has begun.
+pub(in crate::media) struct Running(Watched);
+
+impl Running {
+    /// Watches the run to its end, as [`Ffmpeg::run`] does.
+    pub async fn end(self, limits: &Limits) -> Result<Finished> {
         let mut report = Report::default();
         let mut tail = VecDeque::new();
-        let watched = Watched::spawn(command, feed)?;
-        watched
+        self.0
             .finish(limits, &mut tail, |stdout, pulse| read_report(stdout, &mut report, pulse))
             .await?;
         Ok(Finished { stdout: report.text, complaints: tail.into(), pictures: report.pictures })

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
     AudioFormat, WRAP,
     adts::frame_at,
     h264::{self, AUD, IDR, PPS, SPS},
-    packet::{Damage, Packet, Packets, Program},
+    packet::{Counters, Damage, Packet, Packets, Program},
 };
 use crate::media::TICKS;
 
@@ -23,7 +25,7 @@ pub struct AccessUnit {
     pub offset: usize,
     /// Annex B bytes without access unit delimiter. A key picture always carries its parameter sets, also where the
     /// source gave them only once.
-    pub data: Vec<u8>,
+    pub data: Bytes,
     /// The parameter sets in force.
     pub sets: Arc<ParameterSets>,
 }
@@ -78,37 +80,81 @@ pub struct Demuxed {
 /// # Errors
 /// Every structural damage there is; a result that is `Ok` holds at least one picture, the first of them a key one.
 pub fn demux(bytes: &[u8]) -> Result<Demuxed, Damage> {
-    let mut packets = Packets::new(bytes)?;
-    let mut program = Program::default();
-    let mut video = Assembler::default();
-    let mut audio = Assembler::default();
-    let mut out = Builder::default();
-    while let Some(packet) = packets.next()? {
-        if program.take_table(&packet)? {
-            continue;
+    let mut demuxer = Demuxer::new();
+    demuxer.take(bytes)?;
+    demuxer.finish()
+}
+
+/// Takes a segment apart piece by piece.
+pub struct Demuxer {
+    /// Bytes taken.
+    taken: usize,
+    counters: Counters,
+    program: Program,
+    video: Assembler,
+    audio: Assembler,
+    out: Builder,
+}
+
+impl Demuxer {
+    /// One that has taken nothing.
+    pub fn new() -> Demuxer {
+        Demuxer {
+            taken: 0,
+            counters: Counters::new(),
+            program: Program::default(),
+            video: Assembler::default(),
+            audio: Assembler::default(),
+            out: Builder::default(),
         }
-        if Some(packet.pid) == program.video {
-            if let Some(pes) = video.push(&packet)? {
-                out.picture(&pes)?;
-                video.spare = pes.bytes;
+    }
+
+    /// The next piece: whole packets ([`PACKET`] bytes each), but for the last one.
+    ///
+    /// # Errors
+    /// As [`demux`]; what is called corrupt here, seen as a whole may be truncated.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Damage> {
+        let Demuxer { program, video, audio, out, .. } = self;
+        let mut packets = Packets::new(bytes, self.taken, &mut self.counters);
+        while let Some(packet) = packets.next()? {
+            if program.take_table(&packet)? {
+                continue;
             }
-        } else if Some(packet.pid) == program.audio
-            && let Some(pes) = audio.push(&packet)?
-        {
-            out.sound(&pes)?;
-            audio.spare = pes.bytes;
+            if Some(packet.pid) == program.video {
+                if let Some(pes) = video.push(&packet)? {
+                    out.picture(pes)?;
+                }
+                video.take_run(&mut packets, packet.pid);
+            } else if Some(packet.pid) == program.audio
+                && let Some(pes) = audio.push(&packet)?
+            {
+                out.sound(&pes)?;
+                audio.spare = pes.bytes;
+            }
         }
+        self.taken += bytes.len();
+        Ok(())
     }
-    if !program.seen_pmt {
-        return Err(Damage::corrupt("the program tables are missing"));
+
+    /// What there was.
+    ///
+    /// # Errors
+    /// As [`demux`].
+    pub fn finish(mut self) -> Result<Demuxed, Damage> {
+        if self.taken == 0 {
+            return Err(Damage::Empty);
+        }
+        if !self.program.seen_pmt {
+            return Err(Damage::corrupt("the program tables are missing"));
+        }
+        if let Some(pes) = self.video.finish()? {
+            self.out.picture(pes)?;
+        }
+        if let Some(pes) = self.audio.finish()? {
+            self.out.sound(&pes)?;
+        }
+        self.out.finish()
     }
-    if let Some(pes) = video.finish()? {
-        out.picture(&pes)?;
-    }
-    if let Some(pes) = audio.finish()? {
-        out.sound(&pes)?;
-    }
-    out.finish()
 }
 
 /// A PES packet: what carries one picture, or some frames of sound.
@@ -130,9 +176,12 @@ impl Pes {
 #[derive(Default)]
 struct Assembler {
     open: Option<(usize, Vec<u8>)>,
-    /// Used before, for the next one: pictures are large, and memory that was touched already is fast.
+    /// Used before, for the next one.
     spare: Vec<u8>,
 }
+
+/// Room for a PES, so that it grows in place.
+const USUAL_PES: usize = 32 * 1024;
 
 impl Assembler {
     fn push(&mut self, packet: &Packet<'_>) -> Result<Option<Pes>, Damage> {
@@ -144,9 +193,17 @@ impl Assembler {
         }
         let mut bytes = std::mem::take(&mut self.spare);
         bytes.clear();
+        bytes.reserve(USUAL_PES);
         bytes.extend_from_slice(packet.payload);
         let before = self.open.replace((packet.offset, bytes));
         before.map(|(offset, bytes)| pes(offset, bytes, false)).transpose()
+    }
+
+    /// What follows of the same PES, as far as there is nothing to look at: pictures are hundreds of packets long.
+    fn take_run(&mut self, packets: &mut Packets<'_>, pid: u16) {
+        if let Some((_, bytes)) = &mut self.open {
+            packets.take_run(pid, bytes);
+        }
     }
 
     fn finish(self) -> Result<Option<Pes>, Damage> {
@@ -196,13 +253,13 @@ struct Builder {
 }
 
 impl Builder {
-    fn picture(&mut self, pes: &Pes) -> Result<(), Damage> {
+    fn picture(&mut self, pes: Pes) -> Result<(), Damage> {
         let payload = pes.payload();
         let Some(pts) = pes.pts else {
             // a picture may be spread over several PES: only its first one has a time
             let unit = self.out.video.last_mut();
             let unit = unit.ok_or(Damage::corrupt("the first picture has no time"))?;
-            unit.data.extend_from_slice(payload);
+            unit.data = [&unit.data, payload].concat().into();
             return Ok(());
         };
         let head = h264::head(payload);
@@ -226,14 +283,19 @@ impl Builder {
             Some(unit) if unit.kind == AUD => unit.at + unit.bytes.len(),
             _ => 0,
         };
-        let mut data = Vec::with_capacity(payload.len() + 64);
-        if key && !has_both {
+        let data = if key && !has_both {
+            let mut data = Vec::with_capacity(payload.len() + 64);
             for unit in &self.sets.units {
                 data.extend_from_slice(&[0, 0, 0, 1]);
                 data.extend_from_slice(unit);
             }
-        }
-        data.extend_from_slice(payload.get(begin..).unwrap_or_default());
+            data.extend_from_slice(payload.get(begin..).unwrap_or_default());
+            Bytes::from(data)
+        } else {
+            // large, and already where it can stay
+            let begin = pes.begin + begin;
+            Bytes::from(pes.bytes).split_off(begin)
+        };
         self.out.video.push(AccessUnit {
             pts_raw: pts,
             dts_raw: pes.dts.unwrap_or(pts),

@@ -15,11 +15,13 @@ pub use adts::AudioFormat;
 #[cfg(test)]
 pub(crate) use adts::frame_header;
 pub(crate) use adts::{raw_block, silence, specific_config};
+pub(crate) use demux::Demuxer;
 pub use demux::{AccessUnit, AudioFrame, Demuxed, ParameterSets, demux};
 pub(crate) use h264::{Sequence, sequence};
 pub use inspect::{AudioFacts, KeyFrame, SegmentFacts, inspect};
-pub(crate) use inspect::{checksum, usual_distance};
+pub(crate) use inspect::{Checksum, usual_distance};
 pub use packet::Damage;
+pub(crate) use packet::PACKET;
 pub use writer::TsWriter;
 
 /// The period of the 33-bit time stamps.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Bytes in a packet.
-pub(super) const PACKET: usize = 188;
+pub(crate) const PACKET: usize = 188;
 const SYNC: u8 = 0x47;
 const NULL_PID: u16 = 0x1fff;
 const STREAM_H264: u8 = 0x1b;
@@ -68,18 +68,27 @@ pub(super) struct Packet<'a> {
 pub(super) struct Packets<'a> {
     bytes: &'a [u8],
     offset: usize,
-    counters: Box<[u8; 8192]>,
+    /// Of the bytes, from the start of the segment.
+    base: usize,
+    counters: &'a mut Counters,
+}
+
+/// The last counter of every stream of a segment.
+pub(super) struct Counters(Box<[u8; 8192]>);
+
+impl Counters {
+    pub fn new() -> Counters {
+        Counters(Box::new([UNSEEN; 8192]))
+    }
 }
 
 /// No counter seen yet (counters have four bits).
 const UNSEEN: u8 = 0xff;
 
 impl<'a> Packets<'a> {
-    pub fn new(bytes: &'a [u8]) -> Result<Packets<'a>, Damage> {
-        if bytes.is_empty() {
-            return Err(Damage::Empty);
-        }
-        Ok(Packets { bytes, offset: 0, counters: Box::new([UNSEEN; 8192]) })
+    /// The bytes that begin at `base` in their segment, with a packet.
+    pub fn new(bytes: &'a [u8], base: usize, counters: &'a mut Counters) -> Packets<'a> {
+        Packets { bytes, offset: 0, base, counters }
     }
 
     /// The next packet that carries something, or none at the end.
@@ -88,7 +97,7 @@ impl<'a> Packets<'a> {
             if bytes.first() != Some(&SYNC) {
                 return Err(self.lost());
             }
-            let packet = parse(bytes, self.offset)?;
+            let packet = parse(bytes, self.base + self.offset)?;
             self.offset += PACKET;
             if packet.pid != NULL_PID && self.is_new(&packet)? {
                 return Ok(Some(packet));
@@ -101,6 +110,23 @@ impl<'a> Packets<'a> {
         }
     }
 
+    /// Appends the payloads of the packets that follow in `pid` and have nothing but a payload: no beginning, no
+    /// adaptation field, no flag, the next counter. Whatever else comes is left for [`next`](Self::next).
+    pub fn take_run(&mut self, pid: u16, into: &mut Vec<u8>) {
+        let [high, low] = pid.to_be_bytes();
+        let Some(last) = self.counters.0.get_mut(usize::from(pid)) else { return };
+        while let Some(bytes) = self.bytes.get(self.offset..self.offset + PACKET) {
+            let counter = last.wrapping_add(1) & 15;
+            let (head, payload) = bytes.split_at(4);
+            if head != [SYNC, high, low, 0x10 | counter] {
+                return;
+            }
+            into.extend_from_slice(payload);
+            *last = counter;
+            self.offset += PACKET;
+        }
+    }
+
     /// What is wrong where a packet should begin.
     fn lost(&self) -> Damage {
         let rest = self.bytes.get(self.offset..).unwrap_or_default();
@@ -108,7 +134,7 @@ impl<'a> Packets<'a> {
         if rest.iter().all(|&byte| byte == 0) {
             return Damage::Truncated;
         }
-        if self.offset == 0 { Damage::Foreign } else { Damage::corrupt("sync is lost") }
+        if self.base + self.offset == 0 { Damage::Foreign } else { Damage::corrupt("sync is lost") }
     }
 
     /// Continuity: false for a repeated packet (allowed once), damage for a missing one.
@@ -116,7 +142,7 @@ impl<'a> Packets<'a> {
         if !packet.has_payload {
             return Ok(false);
         }
-        let Some(last) = self.counters.get_mut(usize::from(packet.pid)) else {
+        let Some(last) = self.counters.0.get_mut(usize::from(packet.pid)) else {
             return Ok(false);
         };
         let (before, now) = (*last, packet.counter);

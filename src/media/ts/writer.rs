@@ -156,7 +156,7 @@ fn stamp(kind: u8, time: i64) -> [u8; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::ts::{AudioFormat, demux, silence};
+    use crate::media::ts::{AudioFormat, Demuxer, demux, silence};
 
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
@@ -183,6 +183,30 @@ mod tests {
             proptest::prop_assert_eq!(read.video[0].pts_raw, 7);
             proptest::prop_assert_eq!(read.video[0].dts_raw, WRAP - 5);
             proptest::prop_assert_eq!(&read.video[0].data, &picture);
+        }
+
+        #[test]
+        fn pieces_come_to_the_same_as_the_whole(sizes in proptest::collection::vec(1usize..5_000, 1..40), packets in 1usize..50) {
+            let format = AudioFormat { rate: 48_000, channels: 2, profile: 1 };
+            let mut writer = TsWriter::new(true);
+            let sps = [0, 0, 0, 1, 0x67, 66, 0, 30, 0xf8, 0x50, 0x11, 0x90, 0, 0, 0, 1, 0x68, 0xce];
+            for (index, size) in sizes.iter().enumerate() {
+                let at = index as i64 * 3_000;
+                let mut picture = if index == 0 { sps.to_vec() } else { Vec::new() };
+                picture.extend_from_slice(&[0, 0, 1, if index == 0 { 0x65 } else { 0x41 }, 0x88]);
+                picture.resize(picture.len() + size, 0x5a);
+                writer.video(at, at, index == 0, &picture);
+                writer.audio(at, &silence(format).expect("stereo"));
+            }
+            let bytes = writer.take();
+            let mut demuxer = Demuxer::new();
+            for piece in bytes.chunks(packets * PACKET) {
+                demuxer.take(piece).expect("a piece");
+            }
+            let read = demuxer.finish().expect("the end");
+            proptest::prop_assert_eq!(read.video.len(), sizes.len());
+            let whole = demux(&bytes).expect("the whole");
+            proptest::prop_assert_eq!(format!("{read:?}"), format!("{whole:?}"));
         }
     }
 }
