@@ -106,7 +106,7 @@ impl KeySet {
     }
 }
 
-/// The names of the algorithms of published keys; `None`: none of these.
+/// Whether a published key can be of this algorithm.
 pub(super) fn is_published(algorithm: &str) -> bool {
     ["RS256", "ES256", "EdDSA"].contains(&algorithm)
 }

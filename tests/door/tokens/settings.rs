@@ -9,6 +9,9 @@ use crate::support::SECRET;
 
 const LIVEKIT: &str = "livekit's-own-secret-of-32-bytes-and";
 
+/// Settings, what is special about them, their variables, and what the start says.
+type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, String);
+
 /// The faults of these settings; `fine` without any.
 fn started_with(settings: &[(&str, &str)]) -> String {
     let needed = [
@@ -40,7 +43,7 @@ fn settings_that_a_start_refuses() {
     let short = "environment JWT_SECRET: auth.jwt_secret: does not fit; expected at least 32 bytes";
     let own = "expected a secret of its own: whoever has LiveKit's could sign in as anybody";
     let place = "expected https://host/path, or http:// on this machine, without user and fragment";
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, String)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("secret", "none", vec![], missing.into()),
         ("secret", "an empty one", vec![("JWT_SECRET", "")], missing.into()),
         ("secret", "31 bytes", vec![("JWT_SECRET", &SECRET[..31])], short.into()),
