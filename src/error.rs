@@ -80,6 +80,12 @@ pub enum Code {
     UnsupportedMediaType,
     /// The bytes asked for lie outside the file.
     RangeNotSatisfiable,
+    /// The app does not let the caller share there.
+    ShareRefused,
+    /// The app did not take the share.
+    ShareFailed,
+    /// There is no app to deliver shares to.
+    ShareNotConfigured,
     /// A queue or pool is full.
     Overloaded,
     /// The service is shutting down.
@@ -126,6 +132,9 @@ impl Code {
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::RangeNotSatisfiable,
+        Code::ShareRefused,
+        Code::ShareFailed,
+        Code::ShareNotConfigured,
         Code::Overloaded,
         Code::Draining,
         Code::Cancelled,
@@ -168,6 +177,9 @@ impl Code {
             Code::TooLarge => "too_large",
             Code::UnsupportedMediaType => "unsupported_media_type",
             Code::RangeNotSatisfiable => "range_not_satisfiable",
+            Code::ShareRefused => "share_refused",
+            Code::ShareFailed => "share_failed",
+            Code::ShareNotConfigured => "share_not_configured",
             Code::Overloaded => "overloaded",
             Code::Draining => "draining",
             Code::Cancelled => "cancelled",

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     error::{Code, Error, Result},
     flow::{
-        Deps, poster, render,
+        Deps, poster, render, shares,
         work::{self, Leased, Place},
     },
 };
@@ -100,12 +100,11 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
         }
     };
     let written = match outcome {
-        Some(Ok(Ok(()))) => {
-            if let Some(clip) = &leased.job.clip_id {
-                poster::follow(deps, clip).await;
-            }
-            Ok(())
-        }
+        Some(Ok(Ok(()))) => match &leased.job.clip_id {
+            // what was to be shared is delivered while the poster is made; the clip's row says what came of it
+            Some(clip) => tokio::join!(shares::fulfil(deps, clip), poster::follow(deps, clip)).0,
+            None => Ok(()),
+        },
         Some(Ok(Err(_))) if deps.stop.is_cancelled() => work::hand_back(deps, leased).await,
         Some(Ok(Err(error))) => after(deps, leased, &error).await,
         Some(Err(panic)) => {

@@ -10,6 +10,7 @@
 //! | `media` | bytes: files, transport streams, FFmpeg |
 //! | `livekit` | the only room that speaks to LiveKit |
 //! | `access` | tokens, roles, decisions |
+//! | `outbound` | signed requests to the app |
 //! | `flow` | one verb per file: orders the steps and opens the transactions |
 //! | `http`, `jobs`, `schedule`, `cli` | doors |
 //! | `simulator` | a LiveKit stand-in on the wire, for tests and the demo; no product code imports it |
@@ -23,7 +24,7 @@
 //! |---|---|
 //! | `error`, `clock`, `config`, `telemetry` | each other and the value types of `domain` |
 //! | `domain` | `error` |
-//! | `store`, `media`, `livekit`, `access` | `domain` and the first row; never each other |
+//! | `store`, `media`, `livekit`, `access`, `outbound` | `domain` and the first row; never each other |
 //! | `flow` | all of the above |
 //! | `http`, `jobs`, `schedule` | `flow`, `domain`, the first row; `http` also `access` and `livekit::webhook` |
 //! | `cli` | the same, and `access`, `http`, `app`, `simulator` (for `demo` and `simulator`) |
@@ -42,6 +43,7 @@ pub mod http;
 pub mod jobs;
 pub mod livekit;
 pub mod media;
+pub mod outbound;
 pub mod schedule;
 pub mod simulator;
 pub mod store;

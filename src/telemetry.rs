@@ -41,6 +41,7 @@ pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_clips_total", "clips that left processing, by outcome"),
     ("livekit_replay_clip_bytes_total", "bytes of clips made"),
     ("livekit_replay_clips_deleted_total", "clips deleted"),
+    ("livekit_replay_clips_shared_total", "shares of clips, by destination"),
     ("livekit_replay_streams_total", "windows streamed, by outcome"),
     ("livekit_replay_jobs_open", "durable work that is not done"),
     ("livekit_replay_job_runs_total", "runs of scheduled jobs, by job and outcome"),

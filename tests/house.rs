@@ -17,8 +17,8 @@ fn allowed(room: &str) -> Option<Vec<&'static str>> {
     match room {
         "error" | "clock" | "config" | "telemetry" => with(&[]),
         "domain" => Some(vec!["error"]),
-        "store" | "media" | "livekit" | "access" => with(&[]),
-        "flow" => with(&["store", "media", "livekit", "access"]),
+        "store" | "media" | "livekit" | "access" | "outbound" => with(&[]),
+        "flow" => with(&["store", "media", "livekit", "access", "outbound"]),
         "http" => with(&["flow", "access", "livekit::webhook"]),
         "jobs" | "schedule" => with(&["flow"]),
         "cli" => with(&["flow", "access", "http", "app", "simulator"]),

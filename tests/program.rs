@@ -15,6 +15,7 @@ use support::{On, Place, TestApp};
 
 on_both_engines!(
     commands_ask_the_running_service_and_the_database_without_one,
+    a_person_is_exported_from_a_running_service_and_erased_without_one,
     a_second_service_in_the_same_place_is_refused_with_the_first_ones_pid,
     a_store_of_another_instance_is_refused_with_exit_code_two,
     a_stopped_service_lets_go_of_everything_and_starts_again_as_the_same_instance,
@@ -139,9 +140,107 @@ async fn commands_ask_the_running_service_and_the_database_without_one(on: On) {
     assert_eq!(shown["maxConcurrent"], 3);
     let check = ["permissions", "check", "ann", "a/b c", "--json"];
     assert_eq!(allowed(&json_of(&program(&place, &check).await)), allowed(&seen));
+    let one = ["permissions", "check", "ann", "a/b c", "MANAGE_REPLAY_LIMITS", "--json"];
+    let one = json_of(&program(&place, &one).await);
+    assert_eq!((&one["name"], &one["allowed"]), (&json!("MANAGE_REPLAY_LIMITS"), &json!(false)));
+    let because = one["because"].as_str().expect("a reason");
+    assert!(because.ends_with("It would take one of these: admin."), "{because}");
+    let none = program(&place, &["permissions", "check", "ann", "a/b c", "FLY"]).await;
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
     let unknown = program(&place, &["clips", "show", "nobody's"]).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("not_found"), "{unknown:?}");
+    place.remove().await;
+}
+
+async fn a_person_is_exported_from_a_running_service_and_erased_without_one(on: On) {
+    let app = TestApp::start(on).await;
+    let share = Share { width: 160, height: 90, ..Share::default() };
+    let _share = app.sim.publish_share("r1", "ann/7", share).expect("shared");
+    let ann = app.token_for("ann/7", &[("c1", "moderator")]);
+    let start = json!({ "roomName": "r1", "communityId": "c1" });
+    let (status, session) = app.ask(Method::POST, &ann, "/start", Some(start)).await;
+    assert_eq!(status, 201, "{session}");
+    let id = session["id"].as_str().expect("an id").to_owned();
+    until("something is recorded", async || {
+        let (_, shown) = app.ask(Method::GET, &ann, &format!("/sessions/{id}"), None).await;
+        shown["buffer"]["durationSeconds"].as_f64() >= Some(3.0)
+    })
+    .await;
+    let body = json!({ "sessionId": id, "durationSeconds": 2 });
+    let (_, clip) = app.ask(Method::POST, &ann, "/capture", Some(body)).await;
+    let path = format!("/clips/{}", clip["id"].as_str().expect("an id"));
+    until("the clip is there", async || {
+        app.ask(Method::GET, &ann, &path, None).await.1["status"] == "ready"
+    })
+    .await;
+    // who asks for the poster waits for it
+    let poster = app.ask(Method::GET, &ann, &format!("{path}/thumbnail.jpg"), None).await;
+    assert_eq!(poster.0, 200);
+
+    let out = app.place.dir.join("export");
+    let export = ["users", "export", "ann/7", "--out", out.to_str().expect("text"), "--json"];
+    let exported = json_of(&program(&app.place, &export).await);
+    assert_eq!((&exported["files"], &exported["missingFiles"]), (&json!(3), &json!([])));
+    let data = std::fs::read(out.join("data.json")).expect("the rows");
+    let data: Value = serde_json::from_slice(&data).expect("JSON");
+    assert_eq!(data["rows"]["session"][0]["id"], json!(id));
+    let video = format!("{}.mp4", clip["id"].as_str().expect("an id"));
+    let bytes = std::fs::metadata(out.join("clips").join(&video)).expect("the clip").len();
+    assert_eq!(data["rows"]["clip"][0]["size_bytes"], json!(bytes));
+    assert_eq!(program(&app.place, &export).await.status.code(), Some(1), "over what is there");
+    assert_eq!(std::fs::metadata(&out).expect("there").permissions().mode() & 0o077, 0);
+    program(&app.place, &["quota", "set", "ann/7", "1000000"]).await;
+    let log = json_of(&program(&app.place, &["audit", "list", "--json"]).await);
+    let newest = &log["entries"][0];
+    assert_eq!(
+        (&newest["action"], &newest["subject"]["userId"]),
+        (&json!("quota.set"), &json!("ann/7"))
+    );
+    let own = rustix::process::getuid().as_raw();
+    assert_eq!(newest["actor"], json!({ "kind": "control_socket", "uid": own }));
+    let usage = json_of(&program(&app.place, &["usage", "--json"]).await);
+    assert_eq!(
+        (&usage["users"][0]["userId"], &usage["users"][0]["clips"]),
+        (&json!("ann/7"), &json!(1))
+    );
+    let table = program(&app.place, &["audit", "list", "--action", "user.export"]).await;
+    assert!(String::from_utf8_lossy(&table.stdout).contains("user.export"), "{table:?}");
+
+    // the recording goes on without a service, and is ended by who erases
+    let TestApp { running, sim, place, .. } = app;
+    running.stop().await.expect("stops");
+    let active = || sim.egresses().iter().filter(|one| one.status == "EGRESS_ACTIVE").count();
+    assert_eq!(active(), 1);
+    let livekit = [
+        format!("storage.buffer={}", place.dir.join("buffer").display()),
+        format!("storage.clips={}", place.dir.join("clips").display()),
+        format!("livekit.url={}", sim.url()),
+        format!("livekit.api_key={}", sim.api_key()),
+        format!("livekit.api_secret={}", sim.api_secret()),
+    ];
+    let erase = async |more: &[&str]| {
+        let mut args = vec!["users", "erase", "ann/7", "--json"];
+        args.extend(livekit.iter().flat_map(|setting| ["--set", setting.as_str()]));
+        args.extend(more);
+        json_of(&program(&place, &args).await)
+    };
+    let dry = erase(&["--dry-run"]).await;
+    assert_eq!(
+        (&dry["dryRun"], &dry["clips"], &dry["stopped"]),
+        (&json!(true), &json!(1), &json!(1))
+    );
+    assert_eq!(active(), 1);
+    let erased = erase(&[]).await;
+    assert_eq!((&erased["verified"], &erased["clips"]), (&json!(true), &json!(1)), "{erased}");
+    assert_eq!(active(), 0);
+    assert_eq!(segments_on_disk(&place), 0);
+    let log = json_of(&program(&place, &["audit", "list", "--json"]).await);
+    let newest = &log["entries"][0];
+    assert_eq!(newest["action"], "user.erased");
+    assert_eq!(newest["actor"], json!({ "kind": "command_line", "uid": own }));
+    assert!(!log.to_string().contains("ann/7"), "{log:#}");
+    sim.shutdown().await;
     place.remove().await;
 }
 

@@ -440,19 +440,26 @@ async fn a_published_share_starts_a_buffer_where_that_is_wanted(engine: Engine) 
         .await;
     assert_eq!((status, &config["autoStart"]), (200, &json!(true)), "{config:#}");
     // rights of the database; dave has them in a community that does not want this, carol nowhere
-    for (user, community) in [("alice", "app"), ("erin", "app"), ("dave", "red")] {
+    for (user, community) in [("alice", "app"), ("erin", "app"), ("dave", "red"), ("fred", "app")] {
         let (community, user) = (CommunityId::new(community), UserId::new(user));
         let now = app.deps.clock.now();
         member::grant(app.deps.db.conn(), &community, &user, "moderator", now)
             .await
             .expect("granted");
     }
+    // fred has the rights, and does not want it
+    let wish = async |wanted: bool| {
+        let body = json!({ "autoStart": wanted });
+        app.patch_as(&app.token("fred"), "/me/preferences", body).await
+    };
+    assert_eq!(wish(false).await, (200, json!({ "autoStart": false })));
+    let unwanted = app.sim.publish_share("app-auto", "fred:tab", SILENT).expect("a share");
     app.sim.publish_share("app-auto", "carol:tab", SILENT).expect("a share");
     app.sim.publish_share("red-auto", "dave:tab", SILENT).expect("a share");
     app.sim.publish_share("app-auto", "dave:tab", SILENT).expect("a share");
     let share = app.sim.publish_share("app-auto", "alice:tab", SILENT).expect("a share");
     // sound comes a moment after the picture: still one egress, with sound
-    app.until("the picture was announced", async || announced(&app) >= 4).await;
+    app.until("the picture was announced", async || announced(&app) >= 5).await;
     let sound = app.sim.publish_audio("app-auto", "alice:tab").expect("sound");
     let first = newest(&app, "alice").await;
     app.wait_for_recording(&first).await;
@@ -462,11 +469,17 @@ async fn a_published_share_starts_a_buffer_where_that_is_wanted(engine: Engine) 
     assert_eq!((first.started_by.as_str(), first.auto_started), ("alice", true));
     assert_eq!(first.community_id, Some(CommunityId::new("app")));
     app.until("every announcement was dealt with", async || app.deps.tasks.is_empty()).await;
-    for user in ["carol", "dave"] {
+    for user in ["carol", "dave", "fred"] {
         let row = session::find_newest_of_user(app.deps.db.conn(), &UserId::new(user)).await;
         assert_eq!(row.expect("rows"), None, "{user}");
     }
     assert_eq!(app.calls("StartTrackCompositeEgress"), 1);
+
+    // what fred wants counts for what he publishes from then on
+    assert_eq!(wish(true).await, (200, json!({ "autoStart": true })));
+    app.sim.unpublish(&unwanted.video).expect("unpublished");
+    app.sim.publish_share("app-auto", "fred:tab", SILENT).expect("a share");
+    assert!(newest(&app, "fred").await.auto_started);
 
     // sound that comes when the recording runs already: a second egress with it, then the first one stops
     let small = Share { width: 320, height: 180, audio: false, ..Share::default() };

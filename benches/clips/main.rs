@@ -1,7 +1,7 @@
 //! `make bench`: what clips cost, measured on the real program, LiveKit simulated and everything else real.
 //!
 //! Arguments name the sections to run: `clips`, `exact`, `eight`, `growth`, `memory`, `arrival`, `sessions`, `sweep`;
-//! without any, all run and `docs/performance.md` is written. `FULL=1` runs the long ones at full length,
+//! without any, all run. `docs/performance.md` is written, or the sections in it that were run. `FULL=1` runs the long ones at full length,
 //! `BENCH_SECONDS` changes the length of the recording (600), `BENCH_ROUNDS` that of the medians (7).
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -91,7 +91,5 @@ async fn main() {
     if wanted("sweep") {
         sweep::sweep(scale, &mut report).await;
     }
-    if asked.is_empty() {
-        report.write();
-    }
+    report.write(asked.is_empty());
 }

@@ -21,6 +21,8 @@ const PACE: Duration = Duration::from_millis(250);
 const PROBES: usize = 10;
 const PROBE_SEGMENTS: usize = 10;
 const PROBE_PACE: Duration = Duration::from_millis(100);
+/// How often that is measured.
+const PROBE_ROUNDS: usize = 5;
 /// Segments that a session has from the start.
 const FIRST: usize = 4;
 /// Starts asked for at once.
@@ -81,40 +83,54 @@ async fn recording(service: &Service, user: String, segments: &[PathBuf]) -> Ses
     session
 }
 
-/// What segments cost that arrive for a few sessions while `among` others record: a row.
+/// What segments cost that arrive for a few sessions while `among` others record: a row. What the others cost meanwhile is
+/// many times as much, so it is measured before and after each time, and the middle of several is taken.
 async fn arriving_among(service: &Service, among: usize, segments: &[PathBuf]) -> Vec<String> {
-    let mut probes = Vec::new();
-    for number in 0..PROBES {
-        probes.push(recording(service, format!("probe{among}-{number}"), segments).await);
-    }
-    let span = PROBE_PACE * (PROBES * PROBE_SEGMENTS) as u32;
-    let idle = spent(service, async { tokio::time::sleep(span).await }).await;
-    let busy = spent(service, async {
-        let mut tick = tokio::time::interval(PROBE_PACE);
-        for number in FIRST..FIRST + PROBE_SEGMENTS {
-            for probe in &probes {
-                tick.tick().await;
-                probe.lay(segments, number..number + 1, 2);
-            }
+    let (mut each, mut idles) = (Vec::new(), Vec::new());
+    for round in 0..PROBE_ROUNDS {
+        let mut probes = Vec::new();
+        for number in 0..PROBES {
+            let user = format!("probe{among}-{round}-{number}");
+            probes.push(recording(service, user, segments).await);
         }
+        let before = idle(service).await;
+        let busy = spent(service, arrive(service, &probes, segments)).await;
+        let after = idle(service).await;
+        let between = (before + after) / 2;
+        each.push(busy.saturating_sub(between) / (PROBES * PROBE_SEGMENTS) as u32);
+        idles.push(between);
         for probe in &probes {
-            service.indexed(probe, (FIRST + PROBE_SEGMENTS) as f64 * 2.0).await;
+            let (token, path) = (service.token(&probe.user), format!("/sessions/{}", probe.id));
+            let (status, answer) = service.ask(&token, "DELETE", &path, Value::Null).await;
+            assert_eq!(status, 200, "{answer:#}");
         }
-    });
-    let each = busy.await.saturating_sub(idle) / (PROBES * PROBE_SEGMENTS) as u32;
-    for probe in &probes {
-        let (status, answer) = service
-            .ask(
-                &service.token(&probe.user),
-                "DELETE",
-                &format!("/sessions/{}", probe.id),
-                Value::Null,
-            )
-            .await;
-        assert_eq!(status, 200, "{answer:#}");
     }
-    let a_minute = idle.mul_f64(60.0 / span.as_secs_f64()) / (among + PROBES) as u32;
-    vec![among.to_string(), millis(each), millis(a_minute)]
+    let a_minute = median(&idles).mul_f64(60.0 / probe_span().as_secs_f64());
+    let a_session = a_minute / (among + PROBES) as u32;
+    let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
+    let each = [millis(median(&each)), millis(*least), millis(*most)];
+    [vec![among.to_string()], each.to_vec(), vec![millis(a_session)]].concat()
+}
+
+fn probe_span() -> Duration {
+    PROBE_PACE * (PROBES * PROBE_SEGMENTS) as u32
+}
+
+async fn idle(service: &Service) -> Duration {
+    spent(service, async { tokio::time::sleep(probe_span()).await }).await
+}
+
+async fn arrive(service: &Service, probes: &[Session], segments: &[PathBuf]) {
+    let mut tick = tokio::time::interval(PROBE_PACE);
+    for number in FIRST..FIRST + PROBE_SEGMENTS {
+        for probe in probes {
+            tick.tick().await;
+            probe.lay(segments, number..number + 1, 2);
+        }
+    }
+    for probe in probes {
+        service.indexed(probe, (FIRST + PROBE_SEGMENTS) as f64 * 2.0).await;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -139,11 +155,14 @@ pub async fn sessions(scale: Scale, report: &mut Report) {
     let segments = fixture();
     let mut sessions = Vec::new();
     let mut started = Duration::ZERO;
-    let mut growth = vec![row([
+    let head = [
         "sessions that record",
         "processor time per segment",
+        "least",
+        "most",
         "per session and minute, idle",
-    ])];
+    ];
+    let mut growth = vec![row(head)];
     for reach in [10, 100, 1000, count] {
         if reach > count || reach <= sessions.len() {
             continue;
@@ -160,7 +179,7 @@ pub async fn sessions(scale: Scale, report: &mut Report) {
     }
     let said = format!(
         "{} small segments (320x180, 2 s), one every {} ms, for {PROBES} sessions among all that record; what the \
-         service spends without any is taken off, and shown beside.",
+         service spends before and after it is taken off, and shown beside. Median of {PROBE_ROUNDS}.",
         PROBES * PROBE_SEGMENTS,
         PROBE_PACE.as_millis()
     );

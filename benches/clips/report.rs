@@ -18,7 +18,13 @@ impl Report {
 
     /// A section with one table; the first row is its head.
     pub fn table(&mut self, title: &str, said: &str, rows: &[Vec<String>]) {
-        let mut text = format!("## {title}\n\n");
+        let day = SystemClock.now().to_string();
+        let day = day.split('T').next().unwrap_or_default();
+        let full = if self.scale.full { ", `FULL=1`" } else { "" };
+        let (length, rounds) = (self.scale.seconds, self.scale.rounds);
+        let mut text = format!(
+            "## {title}\n\n*{day}{full}, a recording of {length} s, medians of {rounds} unless said otherwise.*\n\n"
+        );
         if !said.is_empty() {
             let _ = writeln!(text, "{said}\n");
         }
@@ -32,24 +38,34 @@ impl Report {
         self.sections.push(text);
     }
 
-    /// Writes `docs/performance.md`.
-    pub fn write(&self) {
+    /// Writes `docs/performance.md`: all of it, or the sections that were run into what is there.
+    pub fn write(&self, whole: bool) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-        let length = if self.scale.full { "`FULL=1 make bench`" } else { "`make bench`" };
-        let day = SystemClock.now().to_string();
-        let day = day.split('T').next().unwrap_or_default();
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut sections: Vec<String> = match whole {
+            true => Vec::new(),
+            false => {
+                before.split("\n## ").skip(1).map(|text| format!("## {}\n", text.trim())).collect()
+            }
+        };
+        for own in &self.sections {
+            let title = own.lines().next();
+            match sections.iter_mut().find(|known| known.lines().next() == title) {
+                Some(known) => known.clone_from(own),
+                None => sections.push(own.clone()),
+            }
+        }
+        let build =
+            if cfg!(debug_assertions) { "a build without optimization" } else { "release build" };
         let mut text = format!(
-            "# Performance\n\nWritten by {length} on {day}; a recording of {} s, medians of {}. \
-             {}.\n\nRatios compare with `cp` of the finished clip and `fsync` of the copy and its directory, \
-             taken in turns with what is measured.\n\n| | |\n|---|---|\n",
-            self.scale.seconds,
-            self.scale.rounds,
-            if cfg!(debug_assertions) { "A build without optimization" } else { "Release build" },
+            "# Performance\n\nWritten by `make bench` ({build}); every section says when and how it was measured. Ratios \
+             compare with `cp` of the finished clip and `fsync` of the copy and its directory, taken in turns with what \
+             is measured.\n\n| | |\n|---|---|\n",
         );
         for (name, value) in machine() {
             let _ = writeln!(text, "| {name} | {value} |");
         }
-        for section in &self.sections {
+        for section in &sections {
             text += "\n";
             text += section;
         }

@@ -16,6 +16,9 @@ mod m0006_trims;
 mod m0007_turns;
 mod m0008_checksums;
 mod m0009_session_links;
+mod m0010_audit;
+mod m0012_preferences;
+mod m0013_shares;
 mod m0014_checksums_anew;
 
 /// All changes, oldest first.
@@ -34,6 +37,9 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_turns::Migration),
             Box::new(m0008_checksums::Migration),
             Box::new(m0009_session_links::Migration),
+            Box::new(m0010_audit::Migration),
+            Box::new(m0012_preferences::Migration),
+            Box::new(m0013_shares::Migration),
             Box::new(m0014_checksums_anew::Migration),
         ]
     }

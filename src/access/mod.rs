@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
+    audit::Door,
     id::{CommunityId, UserId},
     text_enum::text_enum,
     time::Timestamp,
@@ -46,4 +47,23 @@ pub struct Caller {
     pub communities: BTreeMap<CommunityId, Vec<String>>,
     /// Instance-wide roles, as far as the configuration believes the token.
     pub roles: Vec<String>,
+    /// The way he came.
+    pub origin: Origin,
+}
+
+/// By which way in a caller came, for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// With a token, through the control socket, or on the command line.
+    pub door: Door,
+    /// The user id of the process behind the socket or the command.
+    pub uid: Option<u32>,
+    /// The request.
+    pub request_id: Option<String>,
+}
+
+impl Default for Origin {
+    fn default() -> Origin {
+        Origin { door: Door::User, uid: None, request_id: None }
+    }
 }

@@ -179,20 +179,46 @@ impl Policy {
         }
         for role in &roles.everywhere {
             if self.role_may(role, EVERYWHERE, permission)? {
-                return yes(format!("The instance-wide role {role} permits it everywhere."));
+                let rule = rule_text(role, EVERYWHERE, permission);
+                return yes(format!(
+                    "The instance-wide role {role} permits it everywhere ({rule})."
+                ));
             }
         }
         for role in roles.here.iter().filter(|_| community.is_some()) {
             let domain = self.domain_of(role, community);
             if self.role_may(role, &domain, permission)? {
+                let rule = rule_text(role, &domain, permission);
                 return yes(if domain == EVERYWHERE {
-                    format!("The role {role} in this community permits it.")
+                    format!("The role {role} in this community permits it ({rule}).")
                 } else {
-                    format!("This community's own rule for the role {role} permits it.")
+                    format!("This community's own rule for the role {role} permits it ({rule}).")
                 });
             }
         }
-        Ok(Decision { allowed: false, because: refusal(roles, community) })
+        let would = match self.roles_that_permit(community, permission)?.join(", ") {
+            names if names.is_empty() => " No role would permit it.".to_owned(),
+            names => format!(" It would take one of these: {names}."),
+        };
+        Ok(Decision { allowed: false, because: refusal(roles, community) + would.as_str() })
+    }
+
+    /// The roles that permit it to whoever holds them in `community` (everywhere with `None`).
+    fn roles_that_permit(
+        &self,
+        community: Option<&CommunityId>,
+        permission: Permission,
+    ) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for role in self.defined.keys().filter_map(|subject| subject.strip_prefix("r:")) {
+            if self.role_may(role, &self.domain_of(role, community), permission)? {
+                names.push(role.to_owned());
+            }
+        }
+        if community.is_none() {
+            names.push(INSTANCE_ADMIN.to_owned());
+        }
+        Ok(names)
     }
 
     /// What a role may in a community, and whether the community defines that itself.
@@ -223,6 +249,11 @@ impl Policy {
             .enforce((subject(role), domain.to_owned(), permission.as_str().to_owned()))
             .map_err(|error| Error::internal("deciding on a permission", error))
     }
+}
+
+/// A rule as its row has it.
+fn rule_text(role: &str, domain: &str, permission: Permission) -> String {
+    format!("rule {}, {domain}, {permission}", subject(role))
 }
 
 fn refusal(roles: &Roles, community: Option<&CommunityId>) -> String {
@@ -327,6 +358,30 @@ mod tests {
         assert!(capture.expect("decides").allowed);
         let capture = policy.explain(&here(&[]), Some(&other), Permission::CaptureReplay);
         assert!(!capture.expect("decides").allowed);
+    }
+
+    #[tokio::test]
+    async fn a_decision_names_its_rule_or_the_roles_that_it_would_take() {
+        let mine = community("mine");
+        let mut rules = default_rules();
+        rules.push(Rule::new("streamer", Some(&mine), Permission::EnableReplayBuffer));
+        let policy = Policy::build(rules).await.expect("good rules");
+        let because = |roles: &Roles, place: Option<&CommunityId>| {
+            policy.explain(roles, place, Permission::EnableReplayBuffer).expect("decides").because
+        };
+        let text = because(&here(&["streamer"]), Some(&mine));
+        assert!(text.contains("rule r:streamer, c:mine, ENABLE_REPLAY_BUFFER"), "{text}");
+        let text = because(&here(&["moderator"]), Some(&mine));
+        assert!(text.contains("rule r:moderator, *, ENABLE_REPLAY_BUFFER"), "{text}");
+        let text = because(&here(&[]), Some(&mine));
+        assert!(
+            text.ends_with("It would take one of these: admin, moderator, streamer."),
+            "{text}"
+        );
+        let text = because(&here(&[]), Some(&community("other")));
+        assert!(text.ends_with("It would take one of these: admin, moderator."), "{text}");
+        let text = because(&everywhere(&["member"]), None);
+        assert!(text.ends_with("these: admin, moderator, instance_admin."), "{text}");
     }
 
     #[tokio::test]

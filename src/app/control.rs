@@ -5,19 +5,20 @@ use std::{os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
     http::HeaderMap,
     middleware::{self, Next},
     response::Response,
+    serve::IncomingStream,
 };
-use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
+use tokio::net::{UnixListener, UnixStream};
 
 use super::Failure;
 use crate::{
-    access::{Caller, INSTANCE_ADMIN},
+    access::{Caller, INSTANCE_ADMIN, Origin},
     clock::SharedClock,
     config::Config,
-    domain::id::UserId,
+    domain::{audit::Door, id::UserId},
     flow::Deps,
 };
 
@@ -58,7 +59,8 @@ pub(super) fn remove(config: &Config) {
 pub(super) async fn serve(listener: UnixListener, router: Router, deps: Deps) {
     let own = rustix::process::geteuid().as_raw();
     let router = as_operator(router, deps.clock.clone());
-    let served = axum::serve(OwnPeers { listener, own }, router.into_make_service())
+    let router = router.into_make_service_with_connect_info::<Peer>();
+    let served = axum::serve(OwnPeers { listener, own }, router)
         .with_graceful_shutdown(deps.stop.clone().cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the control socket failed");
@@ -71,12 +73,22 @@ pub fn as_operator(router: Router, clock: SharedClock) -> Router {
 }
 
 async fn sign_in(State(clock): State<SharedClock>, mut request: Request, next: Next) -> Response {
-    let caller = caller(request.headers(), &clock);
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
+    let origin = match peer {
+        Some(Peer { uid }) => {
+            Origin { door: Door::ControlSocket, uid: Some(uid), request_id: None }
+        }
+        None => {
+            let uid = Some(rustix::process::getuid().as_raw());
+            Origin { door: Door::CommandLine, uid, request_id: None }
+        }
+    };
+    let caller = caller(request.headers(), &clock, origin);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
-fn caller(headers: &HeaderMap, clock: &SharedClock) -> Caller {
+fn caller(headers: &HeaderMap, clock: &SharedClock, origin: Origin) -> Caller {
     let other = headers.get(AS_USER).and_then(|value| hex::decode(value.as_bytes()).ok());
     let other = other.and_then(|bytes| String::from_utf8(bytes).ok());
     let roles = if other.is_some() { Vec::new() } else { vec![INSTANCE_ADMIN.to_owned()] };
@@ -86,6 +98,19 @@ fn caller(headers: &HeaderMap, clock: &SharedClock) -> Caller {
         issued_at: Some(clock.now()),
         communities: std::collections::BTreeMap::new(),
         roles,
+        origin,
+    }
+}
+
+/// Who is at the other end of a connection, as the kernel says.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    uid: u32,
+}
+
+impl Connected<IncomingStream<'_, OwnPeers>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, OwnPeers>) -> Peer {
+        *stream.remote_addr()
     }
 }
 
@@ -97,13 +122,15 @@ struct OwnPeers {
 
 impl axum::serve::Listener for OwnPeers {
     type Io = UnixStream;
-    type Addr = SocketAddr;
+    type Addr = Peer;
 
-    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+    async fn accept(&mut self) -> (UnixStream, Peer) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, addr)) => match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == self.own || peer.uid() == 0 => return (stream, addr),
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == self.own || peer.uid() == 0 => {
+                        return (stream, Peer { uid: peer.uid() });
+                    }
                     Ok(peer) => tracing::warn!(uid = peer.uid(), "refused on the control socket"),
                     Err(error) => tracing::warn!(%error, "a peer without credentials"),
                 },
@@ -116,7 +143,7 @@ impl axum::serve::Listener for OwnPeers {
         }
     }
 
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> std::io::Result<Peer> {
+        Ok(Peer { uid: self.own })
     }
 }

@@ -1,5 +1,7 @@
 //! The commands that ask the administrators' API: each is a question and a way to print the answer.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use super::{
     print,
     reach::{Call, Reach},
 };
-use crate::{app::Failure, clock::SharedClock, config::Config, error::Error};
+use crate::{access::Permission, app::Failure, clock::SharedClock, config::Config, error::Error};
 
 /// Prints JSON instead of columns.
 #[derive(Debug, Clone, Copy, Args)]
@@ -50,6 +52,79 @@ pub(super) enum AdminCommand {
     /// Roles and rights
     #[command(subcommand)]
     Permissions(Permissions),
+    /// What users and communities take, the largest first
+    Usage {
+        /// Of this community alone
+        #[arg(long)]
+        community: Option<String>,
+        /// How many are named, 1 to 200
+        #[arg(long)]
+        limit: Option<u64>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Who did what
+    #[command(subcommand)]
+    Audit(Audit),
+    /// A person as a whole
+    #[command(subcommand)]
+    Users(Users),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    /// Lines of the audit log, newest first
+    List {
+        /// Of this community alone
+        #[arg(long)]
+        community: Option<String>,
+        /// What this user did or was refused
+        #[arg(long)]
+        actor: Option<String>,
+        /// One kind of act: community.change, clip.delete, …
+        #[arg(long)]
+        action: Option<String>,
+        /// done or refused
+        #[arg(long)]
+        outcome: Option<String>,
+        /// Not before, RFC 3339
+        #[arg(long)]
+        from: Option<String>,
+        /// Before, RFC 3339
+        #[arg(long)]
+        to: Option<String>,
+        /// How many, 1 to 200
+        #[arg(long)]
+        limit: Option<u64>,
+        /// How many to pass over
+        #[arg(long)]
+        offset: Option<u64>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Users {
+    /// Write what is kept of a user: rows as JSON, clips with their records
+    Export {
+        /// The user's id
+        user: String,
+        /// A directory that is not there yet
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Erase a user: recordings, buffers, clips and rows; safe to repeat
+    Erase {
+        /// The user's id
+        user: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -218,6 +293,9 @@ pub(super) enum Permissions {
         user: String,
         /// The community's id
         community: String,
+        /// Only this right: ENABLE_REPLAY_BUFFER, CAPTURE_REPLAY, MANAGE_REPLAY_LIMITS
+        #[arg(value_parser = permission)]
+        permission: Option<Permission>,
         #[command(flatten)]
         json: Json,
     },
@@ -270,6 +348,8 @@ enum Show {
     Table(&'static str, &'static [&'static str]),
     /// The only thing in the list under this name, which is not found if there is none.
     Only(&'static str, &'static str),
+    /// One of the decisions.
+    Permission(Permission),
     /// A line instead of the answer.
     Says(&'static str),
 }
@@ -280,6 +360,12 @@ pub(super) async fn run(
     clock: SharedClock,
     command: AdminCommand,
 ) -> Result<(), Failure> {
+    let command = match command {
+        AdminCommand::Users(Users::Export { user, out, json }) => {
+            return super::users::export(config, clock, user, out, json.json).await;
+        }
+        command => command,
+    };
     let ask = ask(command);
     let reach = Reach::find(config, clock).await?;
     let answer = reach.call(&ask.call).await;
@@ -294,13 +380,14 @@ fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
             Value::Null => return Err(Error::not_found(thing).into()),
             found => found,
         },
+        Show::Permission(permission) => decision(answer, permission)?,
         _ => answer,
     };
     if ask.json {
         return print::json(answer);
     }
     match ask.show {
-        Show::Fields | Show::Only(..) => print::fields(answer),
+        Show::Fields | Show::Only(..) | Show::Permission(_) => print::fields(answer),
         Show::Table(list, columns) => {
             let rows = answer[list].as_array().map(Vec::as_slice).unwrap_or_default();
             print::table(rows, columns);
@@ -311,6 +398,22 @@ fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
         Show::Says(text) => print::line(text),
     }
     Ok(())
+}
+
+fn decision(answer: &Value, permission: Permission) -> Result<&Value, Failure> {
+    let decisions = answer["permissions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    decisions
+        .iter()
+        .find(|decision| decision["name"] == permission.as_str())
+        .ok_or_else(|| Error::not_found("permission").into())
+}
+
+/// A right by its name.
+fn permission(name: &str) -> Result<Permission, String> {
+    Permission::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Permission::ALL.iter().map(|one| one.as_str()).collect();
+        format!("is one of {}", names.join(", "))
+    })
 }
 
 fn call(method: Method, path: &[&str]) -> Call {
@@ -366,7 +469,62 @@ fn ask(command: AdminCommand) -> Ask {
         }
         AdminCommand::Community(command) => ask_community(command),
         AdminCommand::Permissions(command) => ask_permissions(command),
+        AdminCommand::Usage { community, limit, json } => {
+            let show = Show::Table("users", USAGE_COLUMNS);
+            let mut ask = of_community(get(&["admin", "usage"], show, json), community);
+            ask.call.query.extend(limit.map(|limit| ("limit", limit.to_string())));
+            ask
+        }
+        AdminCommand::Audit(command) => ask_audit(command),
+        AdminCommand::Users(command) => ask_users(command),
     }
+}
+
+const USAGE_COLUMNS: &[&str] =
+    &["userId", "clipBytes", "reservedBytes", "clips", "sessions", "activeSessions", "bufferBytes"];
+const AUDIT_COLUMNS: &[&str] = &[
+    "at",
+    "outcome",
+    "action",
+    "actor",
+    "subject",
+    "communityId",
+    "sessionId",
+    "clipId",
+    "before",
+    "after",
+];
+
+fn ask_audit(command: Audit) -> Ask {
+    let Audit::List { community, actor, action, outcome, from, to, limit, offset, json } = command;
+    let show = Show::Table("entries", AUDIT_COLUMNS);
+    let mut ask = of_community(get(&["admin", "audit"], show, json), community);
+    let (limit, offset) = (limit.map(|n| n.to_string()), offset.map(|n| n.to_string()));
+    for (name, value) in [
+        ("actor", actor),
+        ("action", action),
+        ("outcome", outcome),
+        ("from", from),
+        ("to", to),
+        ("limit", limit),
+        ("offset", offset),
+    ] {
+        ask.call.query.extend(value.map(|value| (name, value)));
+    }
+    ask
+}
+
+fn ask_users(command: Users) -> Ask {
+    let (user, dry_run, json) = match command {
+        Users::Erase { user, dry_run, json } => (user, dry_run, json),
+        // `run` has its own way of writing it
+        Users::Export { user, json, .. } => {
+            return get(&["admin", "users", &user, "export"], Show::Fields, json);
+        }
+    };
+    let mut ask = change(Method::DELETE, &["admin", "users", &user], None, json);
+    ask.call.query.push(("dryRun", dry_run.dry_run.to_string()));
+    ask
 }
 
 const SESSION_COLUMNS: &[&str] =
@@ -450,9 +608,9 @@ fn ask_community(command: Community) -> Ask {
 fn ask_permissions(command: Permissions) -> Ask {
     const PERMISSIONS: Show = Show::Table("permissions", &["name", "allowed", "because"]);
     match command {
-        Permissions::Check { user, community, json } => {
-            let mut ask =
-                of_community(get(&["me", "permissions"], PERMISSIONS, json), Some(community));
+        Permissions::Check { user, community, permission, json } => {
+            let show = permission.map_or(PERMISSIONS, Show::Permission);
+            let mut ask = of_community(get(&["me", "permissions"], show, json), Some(community));
             ask.call.as_user = Some(user);
             ask
         }

@@ -19,6 +19,7 @@ mod reach;
 mod serve;
 mod simulator;
 mod token;
+mod users;
 
 /// Instant replay for any app on LiveKit.
 #[derive(Debug, Parser)]

@@ -97,6 +97,8 @@ pub const KEYS: &[Key] = &[
     key("storage.min_free_bytes"),
     key("storage.high_percent"),
     key("storage.critical_percent"),
+    key("share.url"),
+    secret("share.secret", None),
     key("jobs.segment_cleanup"),
     key("jobs.orphan_reaper"),
     key("jobs.reconcile"),

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::{
     Auth, Buffer, Capture, Clips, Config, Database, Jobs, Jwks, Limits, Livekit, Muxer, RateLimits,
-    Server, Sessions, Storage, check, fault::Faults, layers, read::Reader,
+    Server, Sessions, Share, Storage, check, fault::Faults, layers, read::Reader,
 };
 use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
 
@@ -78,6 +78,7 @@ fn read(reader: &mut Reader<'_>, cwd: &Path) -> Config {
             delete_per_minute: reader.number("rate_limits.delete_per_minute", 0..=1_000_000),
             filmstrip_per_minute: reader.number("rate_limits.filmstrip_per_minute", 0..=1_000_000),
         },
+        share: read_share(reader),
         jobs: read_jobs(reader),
         log: reader
             .text_that("log", "a level or a tracing filter such as \"info\"", |text| {
@@ -348,6 +349,21 @@ fn read_storage(reader: &mut Reader<'_>, data_dir: &Path) -> Storage {
         high_percent: reader.number("storage.high_percent", 1..=100),
         critical_percent: reader.number("storage.critical_percent", 1..=100),
     }
+}
+
+fn read_share(reader: &mut Reader<'_>) -> Option<Share> {
+    let url = reader.text_that("share.url", "http(s)://host", |text| {
+        // a query is the operator's business
+        is_plain_http_url(text.split('?').next().unwrap_or_default()) && !text.contains('#')
+    });
+    let expected = "whsec_ and base64 of at least 24 bytes, or a text of at least 24 bytes";
+    let secret = reader.secret("share.secret", expected, |text| super::key_of(text).is_some());
+    for (one, other) in [("share.url", "share.secret"), ("share.secret", "share.url")] {
+        if reader.is_given(one) && !reader.is_given(other) {
+            reader.missing(other, "what belongs to it");
+        }
+    }
+    Some(Share { url: url?, secret: secret? })
 }
 
 fn read_jobs(reader: &mut Reader<'_>) -> Jobs {

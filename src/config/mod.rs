@@ -16,7 +16,8 @@ pub use load::{Demand, Sources, load};
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use secrecy::SecretString;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::names::{CommunityRule, IdentityRule};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// Where bytes live.
     pub storage: Storage,
+    /// Where shares are delivered to, if anywhere.
+    pub share: Option<Share>,
     /// Cadence of the scheduled jobs: cron, six fields, UTC.
     pub jobs: Jobs,
     /// What the log prints, `tracing-subscriber`'s filter syntax.
@@ -264,6 +267,31 @@ pub struct Storage {
     pub high_percent: u8,
     /// Use in percent that evicts what is beyond the promised window.
     pub critical_percent: u8,
+}
+
+/// Where shares are delivered to.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// `http(s)://`.
+    pub url: String,
+    /// Signs what is sent: `whsec_` and base64, or any text.
+    pub secret: SecretString,
+}
+
+impl Share {
+    /// The bytes that sign.
+    pub fn signing_key(&self) -> Vec<u8> {
+        key_of(self.secret.expose_secret()).unwrap_or_default()
+    }
+}
+
+/// The bytes of a Standard Webhooks secret, at least 24; a text without its prefix is taken as it is.
+fn key_of(secret: &str) -> Option<Vec<u8>> {
+    let key = match secret.strip_prefix("whsec_") {
+        Some(encoded) => STANDARD.decode(encoded).ok()?,
+        None => secret.as_bytes().to_vec(),
+    };
+    (key.len() >= 24).then_some(key)
 }
 
 /// Cadence of the scheduled jobs.

@@ -287,7 +287,29 @@ fn work_on_the_database_alone_needs_no_livekit_but_what_is_given_must_be_right()
 
 #[test]
 fn what_belongs_to_later_features_does_not_exist() {
-    for later in ["share.url", "share.secret", "webhooks.endpoints"] {
-        assert_eq!(keys::find(later), None, "{later}");
+    assert_eq!(keys::find("webhooks.endpoints"), None);
+}
+
+#[test]
+fn shares_go_to_an_address_with_a_secret_or_nowhere() {
+    const URL: (&str, &str) = ("REPLAY__SHARE__URL", "https://app.example/shares?of=replay");
+    const SECRET: &str = "REPLAY__SHARE__SECRET";
+    assert!(loaded(&[]).share.is_none());
+    let encoded = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let share = loaded(&[URL, (SECRET, encoded)]).share.expect("both are set");
+    assert_eq!((share.url.as_str(), share.signing_key().len()), (URL.1, 24));
+    let plain = "a text of more than 24 bytes";
+    let share = loaded(&[URL, (SECRET, plain)]).share.expect("both are set");
+    assert_eq!(share.signing_key(), plain.as_bytes());
+    for (given, key) in [
+        (vec![URL], "share.secret"),
+        (vec![(SECRET, encoded)], "share.url"),
+        (vec![URL, (SECRET, "too short")], "share.secret"),
+        (vec![URL, (SECRET, "whsec_not base64, though long enough")], "share.secret"),
+        (vec![("REPLAY__SHARE__URL", "ftp://app.example"), (SECRET, encoded)], "share.url"),
+    ] {
+        let text = faults(&sources(&given));
+        assert!(text.contains(&format!("{key}:")), "{text}");
+        assert!(!text.contains("not base64") && !text.contains("too short;"), "{text}");
     }
 }

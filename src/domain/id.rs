@@ -69,6 +69,10 @@ own_id!(
     /// What keeps a window of a session from cleanup.
     PinId
 );
+own_id!(
+    /// A clip handed to somebody by a link.
+    ShareId
+);
 text_id!(
     /// LiveKit's name of a recording process (`EG_…`).
     EgressId

@@ -3,6 +3,7 @@
 //!
 //! The words are those of `docs/glossary.md`. Ids are types, never bare strings, in the signatures of the rules.
 
+pub mod audit;
 pub mod catalogue;
 pub mod id;
 pub mod keys;

@@ -1,14 +1,20 @@
 //! What administrators see and change: a community's limits and roles, a user's allowance, all sessions, clips, jobs.
 //! An instance admin may all of it; who holds MANAGE_REPLAY_LIMITS in a community, what concerns that community.
 
+use serde_json::{Value, json};
+
 use super::{
-    Deps, authorize,
+    Deps,
+    audit_log::{self, Line, Signed},
+    authorize,
+    maintenance::{Maintenance, Run},
     show::{self, Shown},
 };
 use crate::{
     access::{Caller, EVERYWHERE, INSTANCE_ADMIN, MEMBER, Permission, policy},
     domain::{
-        id::{CommunityId, JobId, UserId},
+        audit::Action,
+        id::{CommunityId, JobId, SessionId, UserId},
         lifecycle::{ClipStatus, SessionStatus},
         names,
     },
@@ -72,13 +78,28 @@ pub async fn change_community(
                 .with("ceiling", ceiling));
         }
     }
-    let row =
-        store::community::update(deps.db.conn(), id, change.clone(), deps.clock.now()).await?;
+    let now = deps.clock.now();
+    let tx = deps.db.begin().await?;
+    let before = store::community::load_or_make(&tx, id, now).await?;
+    let row = store::community::update(&tx, id, change.clone(), now).await?;
+    let line = Line::new(Action::CommunityChange)
+        .community(Some(id))
+        .before(settings_of(&before))
+        .after(settings_of(&row));
+    audit_log::done(&tx, caller, line, now).await?;
+    store::commit(tx).await?;
     tracing::info!(
         community.id = %id, by = %caller.user_id, max_concurrent = change.max_concurrent,
         enabled = change.enabled, auto_start = change.auto_start, "community changed"
     );
     Ok(row)
+}
+
+/// What of a community's row an administrator sets, as the audit log has it.
+fn settings_of(row: &Community) -> Value {
+    json!({
+        "maxConcurrent": row.max_concurrent, "enabled": row.enabled, "autoStart": row.auto_start,
+    })
 }
 
 /// A user's account and how many clips are ready.
@@ -102,7 +123,15 @@ pub async fn set_quota(
         return Err(Error::invalid_field("quotaBytes", "must not be negative"));
     }
     let now = deps.clock.now();
-    let account = store::quota::set_quota(deps.db.conn(), user, quota_bytes, now).await?;
+    let tx = deps.db.begin().await?;
+    let before = store::quota::find(&tx, user).await?.and_then(|account| account.quota_bytes);
+    let account = store::quota::set_quota(&tx, user, quota_bytes, now).await?;
+    let line = Line::new(Action::QuotaSet)
+        .user(user)
+        .before(json!({ "quotaBytes": before }))
+        .after(json!({ "quotaBytes": quota_bytes }));
+    audit_log::done(&tx, caller, line, now).await?;
+    store::commit(tx).await?;
     tracing::info!(user.id = %user, by = %caller.user_id, quota_bytes, "quota changed");
     Ok((account, store::clip::count_ready(deps.db.conn(), user).await?))
 }
@@ -126,15 +155,56 @@ pub async fn list_sessions(
     Ok((reports, total))
 }
 
-/// Stops every session that holds a place; says how many. Instance admin.
+/// Stops every session that holds a place, or those of one community; says how many.
 ///
 /// # Errors
-/// [`crate::error::Code::PermissionDenied`] for anybody else.
-pub async fn stop_all(deps: &Deps, caller: &Caller) -> Result<u64> {
-    authorize::require_instance_admin(deps, caller).await?;
+/// [`crate::error::Code::PermissionDenied`] for who may not manage the community, or without one the instance.
+pub async fn stop_all(deps: &Deps, caller: &Caller, community: Option<CommunityId>) -> Result<u64> {
+    require_manager(deps, caller, community.as_ref()).await?;
+    let community = community.filter(is_community);
     let holding = [SessionStatus::Starting, SessionStatus::Active, SessionStatus::Degraded];
-    let sessions = store::session::list_in(deps.db.conn(), &holding).await?;
-    super::stop::stop_all(deps, &sessions).await
+    let mut sessions = store::session::list_in(deps.db.conn(), &holding).await?;
+    sessions.retain(|session| community.is_none() || session.community_id == community);
+    let line = Line::new(Action::SessionStopAll)
+        .community(community.as_ref())
+        .after(json!({ "running": sessions.len() }));
+    audit_log::announce(deps, caller, line).await?;
+    super::stop::stop_all(deps, caller, &sessions).await
+}
+
+/// Stops a session for who manages the community that is named, else the session's own.
+///
+/// # Errors
+/// [`Code::PermissionDenied`] also where there is no such session, [`Code::NotFound`] if it is not one of the
+/// community's, [`Code::SessionNotActive`].
+pub async fn stop_session(
+    deps: &Deps,
+    caller: &Caller,
+    id: &SessionId,
+    community: Option<CommunityId>,
+) -> Result<Session> {
+    let found = store::session::find(deps.db.conn(), id).await?;
+    let own = found.as_ref().and_then(|session| session.community_id.as_ref());
+    require_manager_of(deps, caller, community.as_ref(), own).await?;
+    if found.is_none() {
+        return Err(Error::not_found("session"));
+    }
+    super::stop::stop(deps, caller, id).await
+}
+
+/// Asks for the right to manage the community that is named; else the one that a thing belongs to. The right is asked
+/// before it is told whether there is such a thing there.
+async fn require_manager_of(
+    deps: &Deps,
+    caller: &Caller,
+    named: Option<&CommunityId>,
+    own: Option<&CommunityId>,
+) -> Result<()> {
+    require_manager(deps, caller, named.or(own)).await?;
+    match named.filter(|named| is_community(named)) {
+        Some(named) if own != Some(named) => Err(Error::not_found("address")),
+        _ => Ok(()),
+    }
 }
 
 /// A page of clips, newest first, with the total.
@@ -168,28 +238,41 @@ pub async fn list_jobs(
 /// # Errors
 /// [`Code::ClipNotReady`] if the job has not failed or is not its clip's newest, and what
 /// [`super::library::retry`] fails with.
-pub async fn retry_job(deps: &Deps, caller: &Caller, id: &JobId) -> Result<Job> {
+pub async fn retry_job(
+    deps: &Deps,
+    caller: &Caller,
+    id: &JobId,
+    community: Option<CommunityId>,
+) -> Result<Job> {
     let db = deps.db.conn();
     let found = store::job::find(db, id).await?;
     let clip = match found.as_ref().and_then(|job| job.clip_id.as_ref()) {
         Some(clip) => store::clip::find(db, clip).await?,
         None => None,
     };
-    // the right is asked before it is told whether there is such a job
-    let community = clip.as_ref().and_then(|clip| clip.community_id.as_ref());
-    require_manager(deps, caller, community).await?;
+    let own = clip.as_ref().and_then(|clip| clip.community_id.as_ref());
+    require_manager_of(deps, caller, community.as_ref(), own).await?;
     let (Some(found), Some(clip)) = (found, clip) else { return Err(Error::not_found("job")) };
     let newest = store::job::find_newest_of_clip(db, &clip.id).await?;
     let is_newest = newest.is_some_and(|newest| newest.id == *id);
     if found.state != JobState::Failed || !is_newest {
         return Err(not_to_be_retried());
     }
+    let line = Line::new(Action::JobRetry)
+        .clip(&clip)
+        .job(id)
+        .before(json!({ "clipStatus": clip.status, "attempts": found.attempts }));
+    let told = Signed::new(caller, line);
     match clip.status {
-        ClipStatus::Failed => drop(super::library::retry_failed(deps, &clip).await?),
+        ClipStatus::Failed => drop(super::library::retry_failed(deps, &clip, Some(told)).await?),
         ClipStatus::Processing => {
-            if !store::job::requeue(db, id, deps.clock.now()).await? {
+            let now = deps.clock.now();
+            let tx = deps.db.begin().await?;
+            if !store::job::requeue(&tx, id, now).await? {
                 return Err(not_to_be_retried());
             }
+            told.write(&tx, now).await?;
+            store::commit(tx).await?;
             deps.wake.jobs.notify_waiters();
         }
         ClipStatus::Ready => return Err(not_to_be_retried()),
@@ -197,6 +280,29 @@ pub async fn retry_job(deps: &Deps, caller: &Caller, id: &JobId) -> Result<Job> 
     tracing::info!(job.id = %id, clip.id = %clip.id, by = %caller.user_id, "job tried again");
     let newest = store::job::find_newest_of_clip(db, &clip.id).await?;
     newest.ok_or_else(|| Error::not_found("job"))
+}
+
+/// Runs a scheduled job now. The line of the audit log is there before the run begins; a dry run has none, as it
+/// changes nothing.
+///
+/// # Errors
+/// [`Code::PermissionDenied`] for whoever is no instance admin, [`Code::NotFound`] for a name that is no job's.
+pub async fn run_maintenance(
+    deps: &Deps,
+    caller: &Caller,
+    maintenance: &dyn Maintenance,
+    job: &str,
+    dry_run: bool,
+) -> Result<Run> {
+    authorize::require_instance_admin(deps, caller).await?;
+    if !maintenance.list(deps).await?.iter().any(|known| known.name == job) {
+        return Err(Error::not_found("job"));
+    }
+    if !dry_run {
+        let line = Line::new(Action::MaintenanceRun).after(json!({ "job": job }));
+        audit_log::announce(deps, caller, line).await?;
+    }
+    maintenance.run(deps, job, dry_run).await
 }
 
 fn not_to_be_retried() -> Error {
@@ -250,7 +356,9 @@ pub async fn define_role(
     refuse_instance_admin(role)?;
     require_manager(deps, caller, Some(community)).await?;
     let (subject, domain) = (policy::subject(role), policy::domain(Some(community)));
+    let now = deps.clock.now();
     let tx = deps.db.begin().await?;
+    let before = store::policy::list_of(&tx, &subject, &domain).await?;
     store::policy::delete_of(&tx, &subject, &domain).await?;
     for permission in permissions {
         store::policy::add(&tx, &subject, &domain, permission.as_str()).await?;
@@ -259,9 +367,21 @@ pub async fn define_role(
         store::policy::add(&tx, &subject, &domain, policy::NOTHING).await?;
     }
     store::policy::bump_version(&tx).await?;
+    let after: Vec<_> = permissions.iter().map(|permission| permission.as_str()).collect();
+    let line = Line::new(Action::RoleDefine)
+        .community(Some(community))
+        .before(json!({ "role": role, "permissions": defined(&before) }))
+        .after(json!({ "role": role, "permissions": after }));
+    audit_log::done(&tx, caller, line, now).await?;
     store::commit(tx).await?;
     tracing::info!(community.id = %community, role, by = %caller.user_id, "role defined");
     show_role(deps, caller, community, role).await
+}
+
+/// The permissions of a definition; null where there was none.
+fn defined(rules: &[String]) -> Option<Vec<&str>> {
+    let named = rules.iter().map(String::as_str).filter(|rule| *rule != policy::NOTHING);
+    (!rules.is_empty()).then(|| named.collect())
 }
 
 /// Drops a community's own definition of a role. A role that then is defined nowhere is taken from its holders there,
@@ -277,15 +397,22 @@ pub async fn drop_role(
     require_manager(deps, caller, Some(community)).await?;
     let subject = policy::subject(role);
     let tx = deps.db.begin().await?;
+    let before = store::policy::list_of(&tx, &subject, &policy::domain(Some(community))).await?;
     let dropped = store::policy::delete_of(&tx, &subject, &policy::domain(Some(community))).await?;
     if dropped == 0 {
         store::rollback(tx).await?;
         return Err(Error::not_found("role"));
     }
+    let mut taken_from = 0;
     if !store::policy::is_defined(&tx, &subject, EVERYWHERE).await? {
-        store::member::revoke_from_all(&tx, community, role).await?;
+        taken_from = store::member::revoke_from_all(&tx, community, role).await?;
     }
     store::policy::bump_version(&tx).await?;
+    let line = Line::new(Action::RoleDrop)
+        .community(Some(community))
+        .before(json!({ "role": role, "permissions": defined(&before) }))
+        .after(json!({ "role": role, "takenFrom": taken_from }));
+    audit_log::done(&tx, caller, line, deps.clock.now()).await?;
     store::commit(tx).await?;
     tracing::info!(community.id = %community, role, by = %caller.user_id, "role dropped");
     Ok(())
@@ -306,9 +433,30 @@ pub async fn grant_role(
     }
     require_manager(deps, caller, Some(community)).await?;
     let now = deps.clock.now();
-    store::member::grant(deps.db.conn(), community, user, role, now).await?;
+    let tx = deps.db.begin().await?;
+    let had = store::member::has(&tx, community, user, role).await?;
+    store::member::grant(&tx, community, user, role, now).await?;
+    let line = held(Action::RoleGrant, community, user, role, had, true);
+    audit_log::done(&tx, caller, line, now).await?;
+    store::commit(tx).await?;
     tracing::info!(community.id = %community, user.id = %user, role, by = %caller.user_id, "role granted");
     Ok(())
+}
+
+/// The line of a role given or taken.
+fn held(
+    action: Action,
+    community: &CommunityId,
+    user: &UserId,
+    role: &str,
+    before: bool,
+    after: bool,
+) -> Line {
+    Line::new(action)
+        .community(Some(community))
+        .user(user)
+        .before(json!({ "role": role, "held": before }))
+        .after(json!({ "role": role, "held": after }))
 }
 
 /// Takes a role from a user; not having had it is fine.
@@ -322,7 +470,11 @@ pub async fn revoke_role(
     names::check_name("userId", user.as_str())?;
     names::check_name("role", role)?;
     require_manager(deps, caller, Some(community)).await?;
-    store::member::revoke(deps.db.conn(), community, user, role).await?;
+    let tx = deps.db.begin().await?;
+    let had = store::member::revoke(&tx, community, user, role).await?;
+    let line = held(Action::RoleRevoke, community, user, role, had, false);
+    audit_log::done(&tx, caller, line, deps.clock.now()).await?;
+    store::commit(tx).await?;
     tracing::info!(community.id = %community, user.id = %user, role, by = %caller.user_id, "role revoked");
     Ok(())
 }
@@ -336,8 +488,17 @@ pub async fn remove_member(
 ) -> Result<()> {
     names::check_name("userId", user.as_str())?;
     require_manager(deps, caller, Some(community)).await?;
+    let now = deps.clock.now();
     let tx = deps.db.begin().await?;
-    store::member::remove(&tx, community, user, deps.clock.now()).await?;
+    let roles = store::member::list_of_user(&tx, user).await?;
+    let roles = roles.iter().filter(|row| row.community_id == *community);
+    let roles: Vec<_> = roles.map(|row| row.role.as_str()).collect();
+    store::member::remove(&tx, community, user, now).await?;
+    let line = Line::new(Action::MemberRemove)
+        .community(Some(community))
+        .user(user)
+        .before(json!({ "roles": roles }));
+    audit_log::done(&tx, caller, line, now).await?;
     store::commit(tx).await?;
     tracing::info!(community.id = %community, user.id = %user, by = %caller.user_id, "member removed");
     Ok(())

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    Deps, room,
+    Deps, own, room,
     start::{self, StartRequest, Starter},
 };
 use crate::{
@@ -36,6 +36,7 @@ pub async fn consider(
         .is_some_and(|community| community.auto_start && community.enabled);
     if !wanted
         || session::find_holding(deps.db.conn(), &user).await?.is_some()
+        || !own::wants_auto_start(deps, &user).await?
         || is_barred(deps, &user, track).await?
     {
         return Ok(());

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     Deps, authorize, crash, idempotency, index,
     material::Material,
+    shares,
     stores::{self, Which},
 };
 use crate::{
@@ -62,6 +63,17 @@ pub struct Request {
     pub claim: Option<idempotency::Claim>,
     /// For rows and logs.
     pub request_id: Option<String>,
+    /// Who gets a link to the clip when it is ready.
+    pub share: Option<shares::Order>,
+}
+
+/// A capture that was accepted.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The clip, `processing`.
+    pub clip: Clip,
+    /// The secret part of the link that was asked for with it.
+    pub secret: Option<shares::Secret>,
 }
 
 /// Accepts a capture whose request arrived at `arrived_at`; the clip answered is `processing`.
@@ -76,11 +88,12 @@ pub async fn capture(
     caller: &Caller,
     request: Request,
     arrived_at: Timestamp,
-) -> Result<Clip> {
+) -> Result<Accepted> {
     let accepted = accept(deps, caller, request, arrived_at).await;
     let outcome = accepted.as_ref().map_or_else(|error| error.code().as_str(), |_| "accepted");
     metrics::counter!("livekit_replay_captures_total", "outcome" => outcome).increment(1);
-    let clip = accepted?;
+    let accepted = accepted?;
+    let clip = &accepted.clip;
     crash::point("after-accept-commit");
     tracing::info!(
         clip.id = %clip.id, session.id = %clip.session_id, reserved_bytes = clip.reserved_bytes,
@@ -89,7 +102,7 @@ pub async fn capture(
     deps.wake.jobs.notify_waiters();
     // repeats of this request wait on this bell
     deps.wake.clips.notify_waiters();
-    Ok(clip)
+    Ok(accepted)
 }
 
 async fn accept(
@@ -97,13 +110,16 @@ async fn accept(
     caller: &Caller,
     request: Request,
     arrived_at: Timestamp,
-) -> Result<Clip> {
+) -> Result<Accepted> {
     let session = load_own(deps, caller, &request.session_id).await?;
     let community = session.community_id.as_ref();
     authorize::require(deps, caller, Permission::CaptureReplay, community).await?;
     let title = title(request.title.as_deref(), arrived_at)?;
     let visibility = request.visibility.unwrap_or(Visibility::Private);
     check_visibility(visibility, session.community_id.is_some())?;
+    if let Some(order) = &request.share {
+        shares::check_order(deps, order, deps.clock.now())?;
+    }
     deps.stores.demand(Which::Buffer)?;
     deps.stores.demand(Which::Clips)?;
     index::index_session(deps, &session.id).await?;
@@ -134,8 +150,12 @@ async fn accept(
     if let Some(claim) = &request.claim {
         idempotency::keep_in(&tx, claim, kept_answer(&clip.id)).await?;
     }
+    let secret = match request.share {
+        Some(order) => shares::keep(&tx, deps, caller, &clip, order).await?,
+        None => None,
+    };
     store::commit(tx).await?;
-    Ok(clip)
+    Ok(Accepted { clip, secret })
 }
 
 /// What a repeat of an accepted capture is told: which clip it was. The door answers with that clip as it then is.
@@ -381,6 +401,8 @@ fn clip_row(
         updated_at: now,
         trim_of: None,
         trim_plan: None,
+        share_error: None,
+        message_id: None,
     }
 }
 
@@ -411,8 +433,8 @@ pub(super) fn check_disk(free_bytes: u64, needed_bytes: u64) -> Result<()> {
         .with("neededBytes", needed_bytes))
 }
 
-/// Waits until the clip has left `processing`, at most `longest`; answers it as it is then, or nothing if it was
-/// deleted meanwhile.
+/// Waits until the clip has left `processing` and was shared if that was asked for, at most `longest`; answers it as it
+/// is then, or nothing if it was deleted meanwhile.
 pub async fn settled(deps: &Deps, id: &ClipId, longest: Duration) -> Result<Option<Clip>> {
     let deadline = tokio::time::Instant::now() + longest;
     loop {
@@ -420,8 +442,14 @@ pub async fn settled(deps: &Deps, id: &ClipId, longest: Duration) -> Result<Opti
         tokio::pin!(bell);
         // from here on no ring is missed
         bell.as_mut().enable();
+        // before the clip is read, so that one which is shared says how that went
+        let to_be_shared = shares::is_open(deps, id).await?;
         let found = clip::find(deps.db.conn(), id).await?;
-        let waiting = found.as_ref().is_some_and(|clip| clip.status == ClipStatus::Processing);
+        let waiting = match found.as_ref().map(|clip| clip.status) {
+            Some(ClipStatus::Processing) => true,
+            Some(ClipStatus::Ready) => to_be_shared,
+            Some(ClipStatus::Failed) | None => false,
+        };
         if !waiting || tokio::time::Instant::now() >= deadline {
             return Ok(found);
         }

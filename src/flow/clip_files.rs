@@ -255,6 +255,8 @@ impl Record {
             // as it stands it is a clip like any other
             trim_of: None,
             trim_plan: None,
+            share_error: None,
+            message_id: None,
         }
     }
 }

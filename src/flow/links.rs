@@ -7,10 +7,20 @@ use hmac::{Hmac, Mac};
 use serde::Deserialize;
 use sha2::Sha256;
 
+use super::Deps;
 use crate::{
     domain::{id::UserId, text_enum::text_enum, time::Timestamp},
     error::{Code, Error, Result},
 };
+
+/// Where the API begins; health, figures and documents are at the root.
+pub const BASE: &str = "/livekit-replay";
+
+/// The address of something under [`BASE`], absolute where `server.public_url` is set.
+pub fn address(deps: &Deps, path: &str) -> String {
+    let root = deps.config.server.public_url.as_deref().unwrap_or_default();
+    format!("{}{BASE}{path}", root.trim_end_matches('/'))
+}
 
 text_enum!(
     /// What a link opens.

@@ -1,7 +1,7 @@
 //! The ends of a session: every way out of holding a place goes through here, so that place, status and promise
 //! change together, once.
 
-use super::Deps;
+use super::{Deps, audit_log::Signed};
 use crate::{
     domain::{
         lifecycle::{EndReason, SessionStatus},
@@ -26,7 +26,7 @@ pub async fn fail_start(deps: &Deps, session: &session::Model) -> Result<bool> {
         updated_at: Set(now),
         ..Default::default()
     };
-    leave(deps, session, change).await
+    leave(deps, session, change, None).await
 }
 
 /// Ends a session that holds a place; false if it did not any more. Its egress is stopped by the supervisor, which
@@ -36,6 +36,17 @@ pub async fn end(
     session: &session::Model,
     reason: EndReason,
     ended_at: Timestamp,
+) -> Result<bool> {
+    end_told(deps, session, reason, ended_at, None).await
+}
+
+/// [`end`], with a line in the audit log if it is somebody else's doing.
+pub async fn end_told(
+    deps: &Deps,
+    session: &session::Model,
+    reason: EndReason,
+    ended_at: Timestamp,
+    told: Option<Signed>,
 ) -> Result<bool> {
     let now = deps.clock.now();
     let nothing_to_keep = matches!(reason, EndReason::StartFailed | EndReason::Discarded);
@@ -54,7 +65,7 @@ pub async fn end(
         updated_at: Set(now),
         ..Default::default()
     };
-    let ended = leave(deps, session, change).await?;
+    let ended = leave(deps, session, change, told).await?;
     if ended {
         tracing::info!(session.id = %session.id, reason = %reason, "replay buffer ended");
         metrics::counter!("livekit_replay_sessions_ended_total", "reason" => reason.as_str())
@@ -79,9 +90,13 @@ async fn leave(
     deps: &Deps,
     session: &session::Model,
     change: session::ActiveModel,
+    told: Option<Signed>,
 ) -> Result<bool> {
     let tx = deps.db.begin().await?;
     let left = session::give_up_place(&tx, session, change).await?;
+    if let Some(told) = told.filter(|_| left) {
+        told.write(&tx, deps.clock.now()).await?;
+    }
     store::commit(tx).await?;
     deps.wake.supervisor.notify_one();
     Ok(left)

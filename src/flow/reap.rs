@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Deps,
+    Deps, shares,
     stores::{self, Which},
 };
 use crate::{
@@ -67,6 +67,9 @@ pub async fn run(deps: &Deps, thorough: bool, dry_run: bool) -> Result<Counts> {
     remove_orphan_directories(deps, dry_run, &mut counts).await?;
     stores::demand_ours(deps, Which::Clips).await?;
     rows::delete_failed_clips(deps, dry_run, &mut counts).await?;
+    if !dry_run {
+        shares::catch_up(deps).await?;
+    }
     if thorough {
         clip_store::examine(deps, dry_run, &mut counts).await?;
     }

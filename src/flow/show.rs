@@ -2,7 +2,7 @@
 
 use super::{Deps, authorize, material::Material};
 use crate::{
-    access::{Caller, Permission},
+    access::Caller,
     domain::{
         id::{RoomName, SessionId},
         names,
@@ -138,10 +138,9 @@ pub async fn room_status(
             seen.push(session.clone());
         }
     }
-    let permission = Permission::ManageReplayLimits;
+    // administrators have lists of their own: a room's status is for those who are in it or belong to it
     let concerned = seen.len() == running.len()
         || running.iter().any(|session| session.user_id == caller.user_id)
-        || authorize::allowed(deps, caller, permission, None).await?
         || deps.presence.is_present(deps, room, &caller.user_id).await?;
     Ok(if concerned { running } else { seen })
 }

@@ -3,10 +3,15 @@
 //! Row first: whatever dies between the row and LiveKit's answer leaves a row that says what to look for, and an
 //! egress that turns up under its path later is stopped. An error answer means that this call records nothing.
 
-use super::{Deps, authorize, crash, epoch, place, room};
+use super::{
+    Deps,
+    audit_log::{self, Line},
+    authorize, crash, epoch, place, room,
+};
 use crate::{
     access::{Caller, EVERYWHERE, Permission},
     domain::{
+        audit::Action,
         id::{CommunityId, Identity, RoomName, SessionId, TrackId, UserId},
         lifecycle::SessionStatus,
         names,
@@ -74,7 +79,7 @@ pub async fn start(
     super::disk::refuse_if_it_would_not_fit(deps).await?;
 
     let row = new_row(deps, starter, request, community, &chosen, arrived_at);
-    let first = accept(deps, row.clone(), &chosen).await?;
+    let first = accept(deps, starter, row.clone(), &chosen).await?;
     crash::point("after-row");
     match epoch::launch(deps, &row, first).await {
         Ok(()) => {
@@ -127,15 +132,20 @@ async fn find_share(
     request: &StartRequest,
     community: Option<&CommunityId>,
 ) -> Result<Share> {
-    let others_allowed =
-        require(deps, starter, Permission::ManageReplayLimits, community).await.is_ok();
+    let rule = &deps.config.livekit.identity_pattern;
+    let managing = require(deps, starter, Permission::ManageReplayLimits, community).await;
+    let others_allowed = managing.is_ok();
+    let another = |identity| rule.user_of(identity).as_ref() != Some(starter.user());
+    // named by person alone: a right is missing, not a track
+    if request.video.is_none() && request.identity.as_ref().is_some_and(another) {
+        managing?;
+    }
     let participants = deps.livekit.list_participants(&request.room).await?.unwrap_or_default();
     let wanted = ShareRequest {
         video: request.video.clone(),
         audio: request.audio.clone(),
         identity: request.identity.clone(),
     };
-    let rule = &deps.config.livekit.identity_pattern;
     share::find_share(&participants, &wanted, starter.user(), rule, others_allowed)
 }
 
@@ -204,7 +214,12 @@ fn new_row(
 }
 
 /// One transaction: the community's place, the user's place, the session and its first epoch.
-async fn accept(deps: &Deps, row: session::Model, chosen: &Share) -> Result<store::epoch::Model> {
+async fn accept(
+    deps: &Deps,
+    starter: Starter<'_>,
+    row: session::Model,
+    chosen: &Share,
+) -> Result<store::epoch::Model> {
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
     if let Some(community) = &row.community_id {
@@ -230,6 +245,9 @@ async fn accept(deps: &Deps, row: session::Model, chosen: &Share) -> Result<stor
     }
     let first = epoch::new_row(deps, &row, 1, chosen, now)?;
     let owner = row.user_id.clone();
+    let line = Line::new(Action::SessionStart)
+        .session(&row)
+        .after(serde_json::json!({ "quality": row.quality }));
     if session::insert(&tx, row).await? == session::Inserted::PlaceTaken {
         store::rollback(tx).await?;
         return match session::find_holding(deps.db.conn(), &owner).await? {
@@ -239,6 +257,11 @@ async fn accept(deps: &Deps, row: session::Model, chosen: &Share) -> Result<stor
         };
     }
     store::epoch::insert(&tx, first.clone()).await?;
+    if let Starter::Caller(caller) = starter
+        && caller.user_id != owner
+    {
+        audit_log::done(&tx, caller, line, now).await?;
+    }
     store::commit(tx).await?;
     Ok(first)
 }

@@ -1,14 +1,19 @@
 //! Stop a buffer, or throw it away. The owner always may, whatever rights are left; managers of the community too.
 
-use super::{Deps, authorize, place};
+use super::{
+    Deps,
+    audit_log::{Line, Signed},
+    authorize, place,
+};
 use crate::{
     access::{Caller, Permission},
     domain::{
+        audit::Action,
         id::SessionId,
         lifecycle::{EndReason, SessionStatus},
     },
     error::{Code, Error, Result},
-    store::{Set, session},
+    store::{self, Set, session},
 };
 
 /// The session, if the caller is its owner or a manager; else it does not exist for him.
@@ -49,17 +54,34 @@ async fn end_by(deps: &Deps, session: &session::Model, caller: &Caller) -> Resul
     } else {
         EndReason::StoppedByManager
     };
-    if !place::end(deps, session, reason, deps.clock.now()).await? {
+    let told = told(caller, session, Action::SessionStop, reason);
+    if !place::end_told(deps, session, reason, deps.clock.now(), told).await? {
         return Err(Error::new(Code::SessionNotActive, "This replay buffer is not running."));
     }
     session::load(deps.db.conn(), &session.id).await
+}
+
+/// The line for the audit log, unless the session is the caller's own.
+fn told(
+    caller: &Caller,
+    session: &session::Model,
+    action: Action,
+    reason: EndReason,
+) -> Option<Signed> {
+    let line = Line::new(action)
+        .session(session)
+        .before(serde_json::json!({ "status": session.status, "discard": session.discard }))
+        .after(serde_json::json!({ "endReason": reason }));
+    (session.user_id != caller.user_id).then(|| Signed::new(caller, line))
 }
 
 /// Stops if it runs, and lets the buffer go as soon as accepted captures have their bytes.
 pub async fn discard(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<session::Model> {
     let session = load_own_or_managed(deps, caller, id).await?;
     let now = deps.clock.now();
-    if !place::end(deps, &session, EndReason::Discarded, now).await? && !session.discard {
+    let line = || told(caller, &session, Action::SessionDiscard, EndReason::Discarded);
+    let ended = place::end_told(deps, &session, EndReason::Discarded, now, line()).await?;
+    if !ended && !session.discard {
         let until = session.capturable_until.map_or(now, |until| until.min(now));
         let change = session::ActiveModel {
             discard: Set(true),
@@ -69,17 +91,28 @@ pub async fn discard(deps: &Deps, caller: &Caller, id: &SessionId) -> Result<ses
             ..Default::default()
         };
         let over = [SessionStatus::Stopping, SessionStatus::Stopped, SessionStatus::Failed];
-        session::update_if(deps.db.conn(), &session.id, &over, change).await?;
+        let tx = deps.db.begin().await?;
+        let changed = session::update_if(&tx, &session.id, &over, change).await?;
+        if let Some(told) = line().filter(|_| changed) {
+            told.write(&tx, now).await?;
+        }
+        store::commit(tx).await?;
     }
     deps.filmstrips.forget(id);
     session::load(deps.db.conn(), &session.id).await
 }
 
-/// Stops every running session, or those of one community; says how many.
-pub async fn stop_all(deps: &Deps, sessions: &[session::Model]) -> Result<u64> {
+/// Stops these sessions; says how many. Each has its line in the audit log.
+pub async fn stop_all(deps: &Deps, caller: &Caller, sessions: &[session::Model]) -> Result<u64> {
     let mut stopped = 0;
     for session in sessions {
-        if place::end(deps, session, EndReason::StoppedByManager, deps.clock.now()).await? {
+        let reason = EndReason::StoppedByManager;
+        let line = Line::new(Action::SessionStop)
+            .session(session)
+            .before(serde_json::json!({ "status": session.status }))
+            .after(serde_json::json!({ "endReason": reason }));
+        let told = Some(Signed::new(caller, line));
+        if place::end_told(deps, session, reason, deps.clock.now(), told).await? {
             stopped += 1;
         }
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{
     Deps,
+    audit_log::Signed,
     capture::{self, Clip, Visibility},
     clip_files::ClipFiles,
     crash, idempotency, library,
@@ -128,7 +129,7 @@ async fn accept(
 ///
 /// # Errors
 /// `clip_not_ready`, `file_missing`, and what [`trim()`] may fail with for want of room.
-pub(super) async fn retry(deps: &Deps, failed: &Clip) -> Result<Clip> {
+pub(super) async fn retry(deps: &Deps, failed: &Clip, told: Option<Signed>) -> Result<Clip> {
     let part = plan_of(failed)?.part();
     let files = ClipFiles::of(deps, &failed.user_id, &failed.id)?;
     let source = source_of(deps, failed).await?;
@@ -153,6 +154,9 @@ pub(super) async fn retry(deps: &Deps, failed: &Clip) -> Result<Clip> {
     job::enqueue_render(&tx, &failed.id, &failed.user_id, capture::MAX_ATTEMPTS, request_id, now)
         .await?;
     let again = clip::load(&tx, &failed.id).await?;
+    if let Some(told) = told {
+        told.write(&tx, now).await?;
+    }
     store::commit(tx).await?;
     deps.wake.jobs.notify_waiters();
     Ok(again)
@@ -259,6 +263,8 @@ fn clip_row(
         updated_at: now,
         trim_of: Some(source.id.clone()),
         trim_plan: Some(trim_plan),
+        share_error: None,
+        message_id: None,
         ..source.clone()
     })
 }

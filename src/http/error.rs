@@ -44,13 +44,20 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The failure that waits in a response.
+pub(super) fn of(response: &Response) -> Option<&Error> {
+    response.extensions().get::<Failure>().map(|Failure(error)| &**error)
+}
+
 /// The HTTP status of a code.
 pub fn status_of(code: Code) -> StatusCode {
     match code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::CommunityDisabled | Code::PermissionDenied | Code::NotOwner | Code::TrackNotYours => {
-            StatusCode::FORBIDDEN
-        }
+        Code::CommunityDisabled
+        | Code::PermissionDenied
+        | Code::NotOwner
+        | Code::TrackNotYours
+        | Code::ShareRefused => StatusCode::FORBIDDEN,
         Code::NotFound | Code::NoSession | Code::NoSegmentsInRange | Code::FileMissing => {
             StatusCode::NOT_FOUND
         }
@@ -68,10 +75,11 @@ pub fn status_of(code: Code) -> StatusCode {
         Code::WindowInvalid
         | Code::NoUsableSegments
         | Code::ValidationFailed
+        | Code::ShareNotConfigured
         | Code::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
         Code::CommunityLimitReached | Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::FfmpegFailed | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::LivekitRejectedCredentials => StatusCode::BAD_GATEWAY,
+        Code::LivekitRejectedCredentials | Code::ShareFailed => StatusCode::BAD_GATEWAY,
         Code::LivekitUnreachable
         | Code::EgressUnavailable
         | Code::StorageUnavailable

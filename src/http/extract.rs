@@ -45,12 +45,13 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let id = parts
-            .extensions
-            .get::<tower_http::request_id::RequestId>()
-            .and_then(|id| id.header_value().to_str().ok());
-        Ok(RequestId(id.unwrap_or_default().to_owned()))
+        Ok(RequestId(request_id(parts).unwrap_or_default()))
     }
+}
+
+fn request_id(parts: &Parts) -> Option<String> {
+    let id = parts.extensions.get::<tower_http::request_id::RequestId>()?;
+    id.header_value().to_str().ok().map(ToOwned::to_owned)
 }
 
 /// Who calls, by `Authorization: Bearer`. A door that knows its caller by other means (the control socket) puts a
@@ -59,10 +60,17 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        if let Some(known) = parts.extensions.get::<Caller>() {
+        let known = parts.extensions.get::<Caller>().cloned();
+        if let Some(known) = &known
+            && known.origin.request_id.is_some()
+        {
             return Ok(known.clone());
         }
-        let caller = authenticate(&parts.headers, state).await?;
+        let mut caller = match known {
+            Some(known) => known,
+            None => authenticate(&parts.headers, state).await?,
+        };
+        caller.origin.request_id = request_id(parts);
         // a layer in front and the handler behind it check the token once
         parts.extensions.insert(caller.clone());
         Ok(caller)

@@ -12,7 +12,7 @@ use limits::Limited;
 use crate::{
     access::token::Verifier,
     error::Error,
-    flow::{Deps, maintenance::Maintenance},
+    flow::{Deps, audit_log::Refusals, maintenance::Maintenance},
     livekit::webhook::Receiver,
 };
 
@@ -29,18 +29,14 @@ mod look;
 mod me;
 mod openapi;
 mod preview;
+mod refused;
 pub mod sessions;
+mod shared;
 mod stream;
 pub mod webhooks;
 
-/// Where the API begins; health, figures and documents are at the root.
-pub const BASE: &str = "/livekit-replay";
-
-/// The address of something under [`BASE`], absolute where `server.public_url` is set.
-fn address(deps: &Deps, path: &str) -> String {
-    let root = deps.config.server.public_url.as_deref().unwrap_or_default();
-    format!("{}{BASE}{path}", root.trim_end_matches('/'))
-}
+pub use crate::flow::links::BASE;
+use crate::flow::links::address;
 
 /// The largest body we take.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -79,7 +75,14 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// Every route with its description: the document and the router cannot disagree.
 fn described(state: Option<&AppState>) -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(openapi::frame()).merge(health::routes()).nest(BASE, api(state))
+    let frame = OpenApiRouter::with_openapi(openapi::frame());
+    // counted together, wherever they happen
+    let refusals = Arc::new(Refusals::default());
+    let audited = |routes| match state {
+        Some(state) => refused::audited(routes, state, &refusals),
+        None => routes,
+    };
+    frame.merge(audited(health::routes())).nest(BASE, audited(api(state)))
 }
 
 /// The routes under [`BASE`]: one line per file, and one per limit. Limits need a service to count in; the document
@@ -97,6 +100,8 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
         .merge(limited(look::filmstrip_routes(), Limited::Filmstrip, Method::GET))
         .merge(webhooks::routes())
         .merge(limited(clips::routes(), Limited::Delete, Method::DELETE))
+        .merge(clips::share_routes())
+        .merge(shared::routes())
         .merge(limited(clips::capture_routes(), Limited::Capture, Method::POST))
         .merge(limited(stream::routes(), Limited::Capture, Method::GET))
         .merge(admin::routes())

@@ -100,6 +100,7 @@ pub struct SessionBody {
     /// The part of the session recorded by the newest egress, counted from 1.
     epoch: i32,
     user_id: String,
+    /// Empty once that person was erased.
     started_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<String>,

@@ -118,6 +118,10 @@ pub struct Model {
     pub trim_of: Option<ClipId>,
     /// Which part of it: JSON of a [`crate::domain::trim::Plan`].
     pub trim_plan: Option<String>,
+    /// Why the share that was asked for with it was not delivered: a [`crate::error::Code`].
+    pub share_error: Option<String>,
+    /// The app's name of the message that carries it.
+    pub message_id: Option<String>,
 }
 
 /// No relations are followed.
@@ -207,6 +211,16 @@ pub async fn list<C: Conn>(db: &C, filter: &Filter, page: Page) -> Result<(Vec<M
         .await
         .map_err(|error| db_error("listing clips", error))?;
     Ok((rows, total))
+}
+
+/// All clips of a user, of whatever state.
+pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .order_by_asc(Column::CreatedAt)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing all clips of a user", error))
 }
 
 /// How many ready clips a user has.
@@ -394,6 +408,29 @@ pub async fn make_processing_again(
         ..Default::default()
     };
     update_if(tx, id, ClipStatus::Processing.follows(), change).await
+}
+
+/// Writes what came of the share that was asked for with a clip.
+pub async fn set_share_outcome(
+    tx: &Tx,
+    id: &ClipId,
+    message_id: Option<String>,
+    share_error: Option<String>,
+    now: Timestamp,
+) -> Result<()> {
+    let change = ActiveModel {
+        message_id: Set(message_id),
+        share_error: Set(share_error),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    Entity::update_many()
+        .set(change)
+        .filter(Column::Id.eq(id.clone()))
+        .exec(tx)
+        .await
+        .map(drop)
+        .map_err(|error| db_error("writing what came of a share", error))
 }
 
 /// Takes the row's lock and changes nothing; false if there is no such clip.

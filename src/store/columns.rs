@@ -3,7 +3,8 @@
 
 use crate::domain::{
     id::{
-        ClipId, CommunityId, EgressId, Identity, JobId, PinId, RoomName, SessionId, TrackId, UserId,
+        ClipId, CommunityId, EgressId, Identity, JobId, PinId, RoomName, SessionId, ShareId,
+        TrackId, UserId,
     },
     lifecycle::{ClipStatus, EndReason, SessionStatus},
     time::Timestamp,
@@ -83,6 +84,7 @@ text_column!(
     ClipId => |text| Some(ClipId::new(text)),
     JobId => |text| Some(JobId::new(text)),
     PinId => |text| Some(PinId::new(text)),
+    ShareId => |text| Some(ShareId::new(text)),
     EgressId => |text| Some(EgressId::new(text)),
     UserId => |text| Some(UserId::new(text)),
     CommunityId => |text| Some(CommunityId::new(text)),

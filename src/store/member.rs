@@ -73,6 +73,20 @@ pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> 
         .map_err(|error| db_error("listing a user's roles", error))
 }
 
+/// Whether a user has a role in a community by a row.
+pub async fn has<C: Conn>(
+    db: &C,
+    community: &CommunityId,
+    user: &UserId,
+    role: &str,
+) -> Result<bool> {
+    let found = Entity::find_by_id((community.clone(), user.clone(), role.to_owned()))
+        .one(db)
+        .await
+        .map_err(|error| db_error("looking for a role", error))?;
+    Ok(found.is_some())
+}
+
 /// Grants a role; twice is once.
 pub async fn grant<C: Conn>(
     db: &C,

@@ -18,6 +18,7 @@ use sea_orm::{
 
 use crate::error::{Code, Error, Result};
 
+pub mod audit;
 pub mod clip;
 mod columns;
 pub mod community;
@@ -28,6 +29,7 @@ pub mod maintenance;
 pub mod member;
 pub mod pin;
 pub mod policy;
+pub mod preference;
 pub mod preview;
 pub mod quota;
 pub mod rate;
@@ -35,7 +37,11 @@ pub mod schema;
 pub mod segment;
 pub mod session;
 pub mod setting;
+pub mod share;
+pub mod trace;
+pub mod usage;
 pub mod webhook;
+pub mod wish;
 
 /// A value of a row's change; what is not `Set` stays as it is.
 pub use sea_orm::ActiveValue::Set;
@@ -94,6 +100,8 @@ impl Db {
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .foreign_keys(true)
+                // what is deleted is not to be read in the file
+                .pragma("secure_delete", "ON")
         });
         options.map_sqlx_postgres_opts(|postgres: PgConnectOptions| {
             postgres.application_name("livekit-replay").options([
@@ -134,6 +142,16 @@ impl Db {
     /// One trivial query, for readiness.
     pub async fn ping(&self) -> Result<()> {
         self.conn.ping().await.map_err(|error| db_error("asking the database", error))
+    }
+
+    /// What was deleted leaves SQLite's log, too, unless somebody reads there at this moment; in its file deleted rows
+    /// are overwritten (`secure_delete`). PostgreSQL reuses their place in its own time, after a vacuum.
+    pub async fn shed_deleted(&self) -> Result<()> {
+        if self.engine() == Engine::Sqlite {
+            let done = self.conn.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await;
+            done.map_err(|error| db_error("writing the log back", error))?;
+        }
+        Ok(())
     }
 
     /// Connections open and idle.
@@ -194,6 +212,11 @@ fn is_transient(error: &DbErr) -> bool {
         }
         _ => false,
     }
+}
+
+/// For the few texts that the two engines spell differently.
+pub(crate) fn is_sqlite(backend: DatabaseBackend) -> bool {
+    backend == DatabaseBackend::Sqlite
 }
 
 /// Whether an insert met a unique index.

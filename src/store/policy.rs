@@ -80,6 +80,18 @@ pub async fn add<C: Conn>(db: &C, subject: &str, domain: &str, permission: &str)
         .map_err(|error| db_error("adding a rule", error))
 }
 
+/// The permissions that rules give a subject in a domain, by row number.
+pub async fn list_of<C: Conn>(db: &C, subject: &str, domain: &str) -> Result<Vec<String>> {
+    let rows = Entity::find()
+        .filter(Column::V0.eq(subject))
+        .filter(Column::V1.eq(domain))
+        .order_by_asc(Column::Id)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing a role's rules", error))?;
+    Ok(rows.into_iter().map(|row| row.v2).collect())
+}
+
 /// Deletes every rule of a subject in a domain; says how many there were.
 pub async fn delete_of<C: Conn>(db: &C, subject: &str, domain: &str) -> Result<u64> {
     let outcome = Entity::delete_many()

@@ -196,6 +196,16 @@ pub async fn find_newest_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Optio
         .map_err(|error| db_error("reading the user's newest session", error))
 }
 
+/// All sessions there are rows of that are the user's.
+pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .order_by_asc(Column::CreatedAt)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing all sessions of a user", error))
+}
+
 /// What an administrator's list is narrowed by.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {

@@ -3,13 +3,14 @@
 use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::Command, time::Duration};
 
 use livekit_replay::{
+    access::Caller,
     domain::{id::UserId, window::WindowRequest},
     flow::{
         capture::{self, Clip, GapPolicy},
         clip_files::ClipFiles,
-        crash, library,
+        crash, erase, library, reap,
     },
-    store::{Page, clip, job},
+    store::{Page, audit, clip, job, quota},
 };
 
 use crate::bench::{Bench, RECORDED};
@@ -24,7 +25,25 @@ const ABORTED: i32 = 6;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };
-    let mut bench = Bench::in_dir(PathBuf::from(dir)).await;
+    let (bench, clip) = one_clip(PathBuf::from(dir)).await;
+    library::delete(&bench.deps, &bench.caller(USER), &clip.id).await.unwrap();
+}
+
+/// The process that dies while it erases its user. Run by [`die_as`] alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_erases() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let (bench, _) = one_clip(PathBuf::from(dir)).await;
+    erase::erase(&bench.deps, &root(&bench), &UserId::new(USER), false).await.unwrap();
+}
+
+fn root(bench: &Bench) -> Caller {
+    Caller { roles: vec!["instance_admin".to_owned()], ..bench.caller("root") }
+}
+
+/// A clip of the user's that is ready.
+async fn one_clip(dir: PathBuf) -> (Bench, Clip) {
+    let mut bench = Bench::in_dir(dir).await;
     let session = bench.session(USER, 20).await;
     session.write(0..RECORDED);
     session.end(RECORDED).await;
@@ -40,20 +59,26 @@ async fn child() {
         visibility: None,
         claim: None,
         request_id: None,
+        share: None,
     };
     let caller = bench.caller(USER);
-    let clip = capture::capture(&bench.deps, &caller, request, bench.now()).await.unwrap();
+    let clip = capture::capture(&bench.deps, &caller, request, bench.now()).await.unwrap().clip;
     bench.run_jobs();
     capture::settled(&bench.deps, &clip.id, Duration::from_secs(60)).await.unwrap();
-    library::delete(&bench.deps, &caller, &clip.id).await.unwrap();
+    (bench, clip)
 }
 
 /// Runs the child until it dies at `point`, then starts again on what it left.
 async fn die_at(point: &str) -> Bench {
+    die_as("crash::child", point).await
+}
+
+/// The same with another child.
+async fn die_as(child: &'static str, point: &str) -> Bench {
     let name = format!("lkr-crash-{}", uuid::Uuid::new_v4().simple());
     let dir = std::env::temp_dir().join(name);
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "crash::child", "--nocapture"]);
+    command.args(["--exact", child, "--nocapture"]);
     command.env(crash::VARIABLE, point).env(DIR, &dir);
     let died = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&died.stderr).into_owned();
@@ -139,4 +164,44 @@ async fn a_crash_between_a_deletions_commit_and_its_unlinking_brings_nothing_bac
     assert!(names().is_empty(), "{:?}", names());
     assert_eq!(bench.account(USER).await.used_bytes, 0);
     bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_that_died_half_way_is_completed_by_another() {
+    for point in [
+        "between-tombstone-and-commit",
+        "between-condemn-and-unlink",
+        "erase-after-clips",
+        "erase-after-sessions",
+        "erase-after-rows",
+        "erase-before-forgetting",
+    ] {
+        let bench = die_as("crash::child_erases", point).await;
+        let (deps, user) = (&bench.deps, UserId::new(USER));
+        // the upkeep of the next process brings back at most what was not deleted yet
+        reap::run(deps, true, false).await.unwrap();
+        assert_eq!(only_clip(&bench).await.is_some(), point == "between-tombstone-and-commit");
+        let done = erase::erase(deps, &root(&bench), &user, false).await;
+        let done = done.unwrap_or_else(|error| panic!("{point}: {error} {:?}", error.fields()));
+        assert!(done.verified, "{point}: {done:?}");
+        assert!(quota::find(deps.db.conn(), &user).await.unwrap().is_none(), "{point}");
+        let key = livekit_replay::domain::keys::user_key(&user);
+        assert!(!deps.config.storage.clips.join(&key).exists(), "{point}");
+        let rooms = deps.config.storage.buffer.join(deps.instance.as_str());
+        assert_eq!(std::fs::read_dir(rooms).unwrap().count(), 0, "{point}");
+        assert_eq!(audit::find_pseudonym(deps.db.conn(), &user).await.unwrap(), None, "{point}");
+        let page = Page { limit: 10, offset: 0 };
+        let lines = audit::list(deps.db.conn(), &audit::Filter::default(), page).await.unwrap().0;
+        let lines: Vec<_> = lines.iter().map(|line| line.action.as_str()).collect();
+        assert_eq!(lines, ["user.erased", "user.erase", "user.erase"], "{point}");
+        let one = lines_of_one_person(deps).await;
+        assert!(one, "{point}: both attempts stand under one name");
+        bench.close().await;
+    }
+}
+
+async fn lines_of_one_person(deps: &livekit_replay::flow::Deps) -> bool {
+    let page = Page { limit: 10, offset: 0 };
+    let lines = audit::list(deps.db.conn(), &audit::Filter::default(), page).await.unwrap().0;
+    lines.windows(2).all(|two| two[0].subject == two[1].subject && two[0].subject.is_some())
 }

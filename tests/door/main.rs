@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod administration;
+mod audit;
 mod limits;
+mod own;
 mod refusals;
 mod roles;
 mod support;

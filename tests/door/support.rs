@@ -357,6 +357,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             high_percent: 85,
             critical_percent: 98,
         },
+        share: None,
         jobs: Jobs {
             segment_cleanup: "0 */5 * * * *".to_owned(),
             orphan_reaper: "30 * * * * *".to_owned(),

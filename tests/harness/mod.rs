@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use livekit_replay::{
     simulator::{EgressConfig, Sim, SimConfig, Simulator},
     store::schema,
 };
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -199,7 +200,7 @@ impl App {
             webhooks: Arc::new(Receiver::new(&deps.config.livekit)),
             verifier: Arc::new(Verifier::new(&deps.config.auth).expect("auth")),
             maintenance: Arc::new(upkeep::Jobs),
-            figures: None,
+            figures: Some(figures()),
             deps: deps.clone(),
         };
         let tasks = TaskTracker::new();
@@ -357,6 +358,13 @@ impl App {
             let _ = std::fs::remove_dir_all(&ground.dir);
         }
     }
+}
+
+/// The recorder of this process, installed once.
+fn figures() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    let install = || PrometheusBuilder::new().install_recorder();
+    HANDLE.get_or_init(|| install().expect("the only recorder")).clone()
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {

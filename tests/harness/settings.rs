@@ -80,6 +80,7 @@ pub fn settings(dir: &Path, sim: &Sim, url: String) -> Config {
             high_percent: 85,
             critical_percent: 98,
         },
+        share: None,
         jobs: Jobs {
             segment_cleanup: "0 */5 * * * *".into(),
             orphan_reaper: "30 * * * * *".into(),

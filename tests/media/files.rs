@@ -10,7 +10,7 @@ use livekit_replay::{
 
 use crate::{
     EXACT, NATIVE, WAYS, ffmpeg, limits, make,
-    material::{Recording, Scratch, TWO_SECONDS},
+    material::{Kind, Recording, Scratch, TWO_SECONDS},
     request,
 };
 
@@ -74,6 +74,33 @@ async fn an_encode_keeps_to_its_allowance() {
     let error = cut(&ffmpeg(), wanted).await.unwrap_err();
     assert_eq!(error.code(), Code::QuotaExceeded);
     assert_eq!(dir.files(), 2);
+}
+
+/// More than the bitrate holds.
+const NOISE: &str = "-vf noise=alls=30:allf=t -b:v 800k -maxrate 800k -bufsize 800k";
+
+/// What is reserved for a capture is what its segments take: with them the edges must get along.
+#[tokio::test]
+async fn edges_keep_to_what_the_source_took() {
+    // a poorer source than an encoder with nothing but quality in mind would make
+    let kind = Kind { segment_seconds: 10, seconds: 20, options: NOISE, ..TWO_SECONDS };
+    let recording = Recording::make(kind);
+    let dir = Scratch::new();
+    let part = recording.part(0..2, recording.pts_of(10), recording.pts_of(590));
+    let free = make(vec![part.clone()], EXACT, &dir.0).await.unwrap();
+    let segments = part.segments.iter().map(|one| fs::metadata(&one.path).unwrap().len());
+    let allowance = segments.sum();
+    let mut wanted = request(vec![part], EXACT, &dir.0);
+    wanted.max_bytes = Some(allowance);
+    let made = cut(&ffmpeg(), wanted).await.unwrap();
+    println!(
+        "{} bytes freely, {} of {allowance} allowed",
+        free.facts.size_bytes, made.facts.size_bytes
+    );
+    assert!(free.facts.size_bytes > allowance, "{} is not much", free.facts.size_bytes);
+    assert_eq!(made.unfit, None);
+    assert!(made.facts.size_bytes <= allowance);
+    assert_eq!(made.facts.frames, 580);
 }
 
 #[tokio::test]

@@ -483,6 +483,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             high_percent: 85,
             critical_percent: 98,
         },
+        share: None,
         jobs: config::Jobs {
             segment_cleanup: "0 */5 * * * *".to_owned(),
             orphan_reaper: "30 * * * * *".to_owned(),

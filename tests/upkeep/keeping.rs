@@ -67,6 +67,8 @@ fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> 
         updated_at: now,
         trim_of: None,
         trim_plan: None,
+        share_error: None,
+        message_id: None,
     }
 }
 

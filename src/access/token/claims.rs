@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{MAX_NAME_BYTES, Reason, Refusal, is_name};
 use crate::{
-    access::{Caller, EVERYWHERE},
+    access::{Caller, EVERYWHERE, Origin},
     config::Auth,
     domain::{
         id::{CommunityId, UserId},
@@ -41,6 +41,7 @@ pub(super) fn judge(
             false => BTreeMap::new(),
         },
         roles: if auth.claim_roles { roles(claims.get("roles")) } else { Vec::new() },
+        origin: Origin::default(),
     })
 }
 

@@ -4,6 +4,7 @@ use super::{load_own, may_manage, may_see, quota_of, refusal};
 use crate::{
     access::Caller,
     domain::{
+        audit::Action,
         id::{ClipId, UserId},
         lifecycle::ClipStatus,
         names,
@@ -12,7 +13,9 @@ use crate::{
     },
     error::{Code, Error, Result},
     flow::{
-        Deps, capture,
+        Deps,
+        audit_log::{Line, Signed},
+        capture,
         capture::{Clip, Visibility},
         clip_files::{ClipFiles, write_record},
         crash, index,
@@ -20,7 +23,7 @@ use crate::{
         stores::{self, Which},
         trim,
     },
-    store::{self, clip, job, pin, quota, session},
+    store::{self, clip, job, pin, quota, session, share, wish},
 };
 
 /// What an owner changes; `None` leaves it.
@@ -33,7 +36,7 @@ pub struct Change {
 }
 
 /// Changes a clip's title or visibility. The record beside the file is rewritten before the row's change commits;
-/// narrowing the visibility voids all links made so far.
+/// narrowing the visibility voids all links made so far, shares too.
 ///
 /// # Errors
 /// `not_found`, `not_owner`, `validation_failed`, `storage_unavailable`.
@@ -58,6 +61,9 @@ pub async fn change(deps: &Deps, caller: &Caller, id: &ClipId, change: Change) -
     if let Some(visibility) = change.visibility {
         let narrower = openness(visibility) < openness(before.visibility);
         clip::amend(&tx, id, None, Some(visibility), narrower, now).await?;
+        if narrower {
+            share::delete_of_clip(&tx, id).await?;
+        }
     }
     let changed = clip::load(&tx, id).await?;
     if changed.status == ClipStatus::Ready {
@@ -100,8 +106,37 @@ pub async fn delete(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Deleted
     if !own && !may_manage(deps, caller, &clip).await? {
         return Err(refusal(may_see(deps, caller, &clip).await?));
     }
+    let line = Line::new(Action::ClipDelete).clip(&clip).before(serde_json::json!({
+        "status": clip.status, "visibility": clip.visibility, "sizeBytes": clip.size_bytes,
+    }));
+    let told = (!own).then(|| Signed::new(caller, line));
+    let gone = delete_with_files(deps, &clip, told).await?;
+    tracing::info!(
+        clip.id = %id, owner = %gone.user_id, by = %caller.user_id, by_owner = own,
+        size_bytes = gone.size_bytes, "clip deleted"
+    );
+    metrics::counter!("livekit_replay_clips_deleted_total").increment(1);
+    let quota = quota_of(deps, &gone.user_id).await?;
+    let remaining = quota.quota_bytes - quota.used_bytes - quota.reserved_bytes;
+    Ok(Deleted {
+        cancelled: gone.status == ClipStatus::Processing,
+        freed_bytes: gone.size_bytes,
+        remaining_quota_bytes: remaining.max(0),
+    })
+}
+
+/// The row goes, then the files; answers the row as it was. `told` is the line of the audit log that goes with it.
+///
+/// # Errors
+/// `not_found`, `storage_unavailable`.
+pub(in crate::flow) async fn delete_with_files(
+    deps: &Deps,
+    clip: &Clip,
+    told: Option<Signed>,
+) -> Result<Clip> {
+    let id = &clip.id;
     let files = ClipFiles::of(deps, &clip.user_id, id)?;
-    let gone = match delete_row(deps, id, &files).await {
+    let gone = match delete_row(deps, id, &files, told).await {
         Ok(gone) => gone,
         Err(error) => {
             // a commit whose answer got lost may have happened: the row decides what the tombstone means
@@ -117,22 +152,16 @@ pub async fn delete(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Deleted
     if let Err(error) = files.remove_all().await {
         tracing::warn!(clip.id = %id, error = error.chain(), "files of a deleted clip stay for now");
     }
-    tracing::info!(
-        clip.id = %id, owner = %gone.user_id, by = %caller.user_id, by_owner = own,
-        size_bytes = gone.size_bytes, "clip deleted"
-    );
-    metrics::counter!("livekit_replay_clips_deleted_total").increment(1);
-    let quota = quota_of(deps, &gone.user_id).await?;
-    let remaining = quota.quota_bytes - quota.used_bytes - quota.reserved_bytes;
-    Ok(Deleted {
-        cancelled: gone.status == ClipStatus::Processing,
-        freed_bytes: gone.size_bytes,
-        remaining_quota_bytes: remaining.max(0),
-    })
+    Ok(gone)
 }
 
 /// Row, bytes, pin and job go together. Answers the row as it was.
-async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip> {
+async fn delete_row(
+    deps: &Deps,
+    id: &ClipId,
+    files: &ClipFiles,
+    told: Option<Signed>,
+) -> Result<Clip> {
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
     // in the order in which a finishing job takes its locks: job, clip, account
@@ -150,6 +179,11 @@ async fn delete_row(deps: &Deps, id: &ClipId, files: &ClipFiles) -> Result<Clip>
     }
     quota::settle(&tx, &clip.user_id, clip.reserved_bytes, -clip.size_bytes).await?;
     pin::delete_of_clip(&tx, id).await?;
+    share::delete_of_clip(&tx, id).await?;
+    wish::delete(&tx, id).await?;
+    if let Some(told) = told {
+        told.write(&tx, now).await?;
+    }
     store::commit(tx).await?;
     crash::point("between-condemn-and-unlink");
     Ok(clip)
@@ -179,18 +213,22 @@ pub async fn finish_deletion(deps: &Deps, user: &UserId, id: &ClipId) -> Result<
 /// [`capture::capture`] may fail with for want of room.
 pub async fn retry(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
     let failed = load_own(deps, caller, id).await?;
-    retry_failed(deps, &failed).await
+    retry_failed(deps, &failed, None).await
 }
 
-/// [`retry`], for whoever was found to have the right.
+/// [`retry`], for whoever was found to have the right; `told` is the line of the audit log that goes with it.
 ///
 /// # Errors
 /// Those of [`retry`].
-pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<Clip> {
+pub(in crate::flow) async fn retry_failed(
+    deps: &Deps,
+    failed: &Clip,
+    told: Option<Signed>,
+) -> Result<Clip> {
     let id = &failed.id;
     deps.stores.demand(Which::Clips)?;
     if failed.trim_of.is_some() {
-        return trim::retry(deps, failed).await;
+        return trim::retry(deps, failed, told).await;
     }
     deps.stores.demand(Which::Buffer)?;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
@@ -227,6 +265,9 @@ pub(in crate::flow) async fn retry_failed(deps: &Deps, failed: &Clip) -> Result<
     let request_id = clip.request_id.clone();
     job::enqueue_render(&tx, id, &clip.user_id, capture::MAX_ATTEMPTS, request_id, now).await?;
     let again = clip::load(&tx, id).await?;
+    if let Some(told) = told {
+        told.write(&tx, now).await?;
+    }
     store::commit(tx).await?;
     tracing::info!(clip.id = %id, "clip tried again");
     deps.wake.jobs.notify_waiters();

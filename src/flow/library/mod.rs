@@ -17,8 +17,8 @@ use crate::{
     store::{Page, clip, quota},
 };
 
-pub(super) use change::retry_failed;
 pub use change::{Change, Deleted, change, delete, finish_deletion, retry};
+pub(super) use change::{delete_with_files, retry_failed};
 pub use open::{File, Kind, Links, links, open, open_link};
 
 /// A user's account.
@@ -79,7 +79,7 @@ pub async fn list_own(
 /// The clips that a community's members may see.
 ///
 /// # Errors
-/// `permission_denied` for who is no member.
+/// `not_found` for who is no member: a community's library is not there for him.
 pub async fn list_of_community(
     deps: &Deps,
     caller: &Caller,
@@ -87,11 +87,7 @@ pub async fn list_of_community(
     page: Page,
 ) -> Result<Listed> {
     if !authorize::is_member(deps, caller, &community).await? {
-        return Err(Error::new(
-            Code::PermissionDenied,
-            "Only members of this community may list its clips.",
-        )
-        .with("communityId", community.as_str()));
+        return Err(Error::not_found("community"));
     }
     let filter = clip::Filter {
         community_id: Some(community),
@@ -162,7 +158,7 @@ async fn may_manage(deps: &Deps, caller: &Caller, clip: &Clip) -> Result<bool> {
 }
 
 /// The caller's own clip; who may see somebody else's learns that it is not his.
-pub(super) async fn load_own(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
+pub(in crate::flow) async fn load_own(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
     let clip = clip::load(deps.db.conn(), id).await?;
     if clip.user_id == caller.user_id {
         return Ok(clip);

@@ -98,6 +98,7 @@ fn caller_of(viewer: Viewer, clip: &Clip) -> Caller {
         issued_at: viewer.member_since,
         communities,
         roles: Vec::new(),
+        origin: Default::default(),
     }
 }
 

@@ -5,7 +5,9 @@ use crate::{
     domain::lifecycle::ClipStatus,
     error::Result,
     flow::{Deps, clip_files::ClipFiles},
-    store::{self, clip, idempotency, job, maintenance, pin, preview, quota, rate, webhook},
+    store::{
+        self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook, wish,
+    },
 };
 
 const MINUTE: i64 = 60;
@@ -20,6 +22,7 @@ pub(super) async fn expire(deps: &Deps, dry_run: bool, counts: &mut Counts) -> R
     counts.stale_pins += pin::delete_stale(&tx, now).await?;
     counts.expired_rows += idempotency::delete_expired(&tx, now).await?
         + preview::delete_stale(&tx).await?
+        + share::delete_expired(&tx, now).await?
         + rate::delete_before(&tx, now.plus_seconds(-10 * MINUTE)).await?
         + webhook::delete_before(&tx, now.plus_seconds(-2 * DAY)).await?
         + job::delete_ended_before(&tx, now.plus_seconds(-7 * DAY)).await?
@@ -52,6 +55,8 @@ async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
     }
     quota::settle(&tx, &failed.user_id, failed.reserved_bytes, -failed.size_bytes).await?;
     pin::delete_of_clip(&tx, &failed.id).await?;
+    share::delete_of_clip(&tx, &failed.id).await?;
+    wish::delete(&tx, &failed.id).await?;
     // under the row's lock and before the commit, so that no record brings the clip back
     files.entomb().await?;
     store::commit(tx).await?;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::InCommunity;
 use crate::{
     access::Caller,
     domain::{
@@ -37,8 +38,6 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(run_maintenance))
 }
 
-const MOST_PER_PAGE: u64 = 200;
-
 /// What a list is narrowed by.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -62,15 +61,7 @@ struct Narrow {
 
 impl Narrow {
     fn page(&self) -> Result<Page> {
-        let limit = self.limit.unwrap_or(50);
-        if !(1..=MOST_PER_PAGE).contains(&limit) {
-            return Err(Error::invalid_field("limit", format!("is 1 to {MOST_PER_PAGE}")));
-        }
-        let offset = self.offset.unwrap_or(0);
-        if i64::try_from(offset).is_err() {
-            return Err(Error::invalid_field("offset", "is too large"));
-        }
-        Ok(Page { limit, offset })
+        super::page(self.limit, self.offset)
     }
 
     fn community(&self) -> Option<CommunityId> {
@@ -211,15 +202,17 @@ async fn list_jobs(
 
 /// Tries a failed job again and answers the job that does so. Instance admin, or MANAGE_REPLAY_LIMITS in its clip's community.
 #[utoipa::path(post, path = "/admin/jobs/{id}/retry", tag = "admin", security(("bearer" = [])),
-    params(("id" = String, Path)),
+    params(("id" = String, Path), InCommunity),
     responses((status = 200, body = JobView), (status = 403, description = "permission_denied"),
         (status = 404, description = "not_found"), (status = 409, description = "clip_not_ready")))]
 async fn retry_job(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
+    Query(place): Query<InCommunity>,
 ) -> Answer<Json<JobView>> {
-    let job = admin::retry_job(&state.deps, &caller, &JobId::new(id)).await?;
+    let id = JobId::new(id);
+    let job = admin::retry_job(&state.deps, &caller, &id, place.community()).await?;
     Ok(Json(job.into()))
 }
 
@@ -295,13 +288,13 @@ async fn list_maintenance(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct RunHow {
+pub(super) struct RunHow {
     /// Only count what would be done: `true` (also without a value) or `false`.
     dry_run: Option<String>,
 }
 
 impl RunHow {
-    fn dry_run(&self) -> Result<bool> {
+    pub(super) fn dry_run(&self) -> Result<bool> {
         match self.dry_run.as_deref() {
             Some("" | "true" | "1") => Ok(true),
             None | Some("false" | "0") => Ok(false),
@@ -325,6 +318,7 @@ async fn run_maintenance(
     let dry_run = how.dry_run()?;
     let (deps, maintenance) = (state.deps.clone(), state.maintenance.clone());
     // a run that began goes on when the caller hangs up
-    let run = async move { maintenance.run(&deps, &job, dry_run).await };
+    let run =
+        async move { admin::run_maintenance(&deps, &caller, &*maintenance, &job, dry_run).await };
     Ok(Json(state.deps.to_the_end(run).await?.into()))
 }

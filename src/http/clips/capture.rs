@@ -12,7 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::shape::{self, ClipBody};
+use super::{
+    shape::{self, ClipBody},
+    shares,
+};
 use crate::{
     access::Caller,
     domain::{
@@ -23,9 +26,11 @@ use crate::{
     },
     error::{Code, Error, Result},
     flow::{
-        capture::{self, Clip, GapPolicy, Visibility},
+        capture::{self, Accepted, Clip, GapPolicy, Visibility},
         idempotency::{self, Begun, Claim},
-        library, trim,
+        library,
+        shares::{Destination, Order, Secret, address},
+        trim,
     },
     http::{
         AppState,
@@ -76,11 +81,23 @@ pub(super) struct CaptureBody {
     /// `private` (default), `community`, `public`, `unlisted`.
     #[schema(value_type = Option<String>)]
     visibility: Option<Visibility>,
+    /// Share it when it is ready: `link`, or `dm` and `channel` where the service has an address to deliver to.
+    #[schema(value_type = Option<String>)]
+    share_option: Option<Destination>,
+    /// For `channel`.
+    target_channel_id: Option<String>,
+    /// For `dm`.
+    target_user_id: Option<String>,
 }
 
 impl CaptureBody {
-    fn into_request(self, claim: Option<Claim>, request_id: String) -> capture::Request {
-        capture::Request {
+    fn into_request(
+        mut self,
+        claim: Option<Claim>,
+        request_id: String,
+    ) -> Result<capture::Request> {
+        let share = self.take_order()?;
+        Ok(capture::Request {
             session_id: SessionId::new(self.session_id),
             window: WindowRequest {
                 duration_minutes: self.duration_minutes,
@@ -97,7 +114,20 @@ impl CaptureBody {
             visibility: self.visibility,
             claim,
             request_id: Some(request_id),
-        }
+            share,
+        })
+    }
+
+    fn take_order(&mut self) -> Result<Option<Order>> {
+        let (channel, user) = (self.target_channel_id.take(), self.target_user_id.take());
+        let Some(option) = self.share_option else {
+            let given = [("targetChannelId", channel), ("targetUserId", user)];
+            return match given.into_iter().find(|(_, target)| target.is_some()) {
+                Some((field, _)) => Err(Error::invalid_field(field, "needs a shareOption")),
+                None => Ok(None),
+            };
+        };
+        shares::order(option, channel, user, None).map(Some)
     }
 }
 
@@ -129,7 +159,7 @@ pub(super) async fn create(
     let once = Once { state: &state, caller: &caller, claim, patience: patience(&state, &headers) };
     let (deps, who) = (state.deps.clone(), caller.clone());
     let accept = move |claim| async move {
-        let request = body.into_request(claim, request_id);
+        let request = body.into_request(claim, request_id)?;
         capture::capture(&deps, &who, request, arrived_at).await
     };
     once.accept(&hash, allowance, accept).await
@@ -147,7 +177,7 @@ impl Once<'_> {
     async fn accept<A, F>(self, hash: &str, allowance: Allowance, accept: A) -> Answer<Response>
     where
         A: FnOnce(Option<Claim>) -> F + Send,
-        F: Future<Output = Result<Clip>> + Send + 'static,
+        F: Future<Output = Result<Accepted>> + Send + 'static,
     {
         let Once { state, caller, claim, patience } = self;
         if let Some(claim) = &claim
@@ -156,7 +186,7 @@ impl Once<'_> {
         {
             let id = ClipId::new(kept.location.unwrap_or_default());
             // also a failure is a repeat: of a capture that was accepted once and counted once
-            let again = respond(state, caller, &id, patience).await;
+            let again = respond(state, caller, &id, None, patience).await;
             return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
         }
         // the first of its key, and now it counts
@@ -175,8 +205,8 @@ impl Once<'_> {
             }
             outcome
         });
-        let clip = accepted.await?;
-        respond(state, caller, &clip.id, patience).await
+        let Accepted { clip, secret } = accepted.await?;
+        respond(state, caller, &clip.id, secret, patience).await
     }
 }
 
@@ -238,7 +268,8 @@ pub(super) async fn trim(
             claim,
             request_id: Some(request_id),
         };
-        trim::trim(&deps, &who, request).await
+        let clip = trim::trim(&deps, &who, request).await?;
+        Ok(Accepted { clip, secret: None })
     };
     once.accept(&hash, allowance, accept).await
 }
@@ -262,7 +293,7 @@ pub(super) async fn retry(
     let (deps, who, id) = (state.deps.clone(), caller.clone(), ClipId::new(id));
     let accepted =
         finish(&state.deps, async move { library::retry(&deps, &who, &id).await }).await?;
-    respond(&state, &caller, &accepted.id, patience).await
+    respond(&state, &caller, &accepted.id, None, patience).await
 }
 
 /// How long a caller waits.
@@ -308,6 +339,7 @@ async fn respond(
     state: &AppState,
     caller: &Caller,
     id: &ClipId,
+    secret: Option<Secret>,
     patience: Patience,
 ) -> Answer<Response> {
     let longest = patience.longest.unwrap_or_default();
@@ -321,7 +353,8 @@ async fn respond(
         ClipStatus::Failed if patience.longest.is_some() => return Err(Problem(failure(&clip))),
         _ => StatusCode::ACCEPTED,
     };
-    let body = shape::clip(&state.deps, caller, &clip);
+    let mut body = shape::clip(&state.deps, caller, &clip);
+    body.share_url = secret.map(|secret| address(&state.deps, &secret));
     let mut response = (status, Json(body)).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&shape::location(&clip)) {

@@ -3,6 +3,7 @@
 mod capture;
 mod files;
 mod shape;
+mod shares;
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,15 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(files::video))
         .routes(routes!(files::poster))
         .routes(routes!(my_quota))
+}
+
+/// Shares, which no limit counts.
+pub fn share_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(shares::share))
+        .routes(routes!(shares::list))
+        .routes(routes!(shares::revoke))
+        .routes(routes!(shares::revoke_all))
 }
 
 /// The routes that are limited as captures.
@@ -96,11 +106,22 @@ struct QuotaInList {
 /// A user's account.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct QuotaBody {
+pub(super) struct QuotaBody {
     quota_bytes: i64,
     used_bytes: i64,
     reserved_bytes: i64,
     clips_count: u64,
+}
+
+impl From<Quota> for QuotaBody {
+    fn from(quota: Quota) -> QuotaBody {
+        QuotaBody {
+            quota_bytes: quota.quota_bytes,
+            used_bytes: quota.used_bytes,
+            reserved_bytes: quota.reserved_bytes,
+            clips_count: quota.clips_count,
+        }
+    }
 }
 
 /// A page of clips, newest first.
@@ -268,10 +289,5 @@ async fn remove(
 )]
 async fn my_quota(State(state): State<AppState>, caller: Caller) -> Answer<Json<QuotaBody>> {
     let quota = library::quota_of(&state.deps, &caller.user_id).await?;
-    Ok(Json(QuotaBody {
-        quota_bytes: quota.quota_bytes,
-        used_bytes: quota.used_bytes,
-        reserved_bytes: quota.reserved_bytes,
-        clips_count: quota.clips_count,
-    }))
+    Ok(Json(quota.into()))
 }

@@ -89,6 +89,16 @@ pub struct ClipBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     audio_codec: Option<String>,
     timings: Timings,
+    /// Of the capture's `shareOption`: the code with which it was not delivered; for the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share_error: Option<String>,
+    /// Of the capture's `shareOption`: the app's name of the message; for the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    /// Of the capture's `shareOption` `link`: works without a login once the clip is ready. Told once, in the answer
+    /// to the capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) share_url: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
@@ -99,6 +109,7 @@ pub struct ClipBody {
 pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBody {
     let links = library::links(deps, caller, clip);
     let base = address(deps, &format!("/clips/{}", clip.id));
+    let is_owner = clip.user_id == caller.user_id;
     let has_poster = clip.status != ClipStatus::Failed;
     ClipBody {
         clip_id: clip.id.to_string(),
@@ -142,6 +153,9 @@ pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBo
             mux_ms: clip.mux_ms,
             finalize_ms: clip.finalize_ms,
         },
+        share_error: clip.share_error.clone().filter(|_| is_owner),
+        message_id: clip.message_id.clone().filter(|_| is_owner),
+        share_url: None,
         created_at: clip.created_at,
         updated_at: clip.updated_at,
     }

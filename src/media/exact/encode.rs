@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     Refusal, Unfit,
     scan::{Coded, Edges, Job, Pieces},
-    settings::{Settings, settings},
+    settings::{Cap, Settings, settings},
 };
 use crate::{
     error::{Code, Error},
@@ -31,6 +31,7 @@ use crate::{
 pub(super) async fn encode(
     ffmpeg: &Ffmpeg,
     edges: &mut Edges,
+    room: Option<Room>,
     draft: &Path,
     limits: &Limits,
 ) -> Result<Pieces, Refusal> {
@@ -39,7 +40,8 @@ pub(super) async fn encode(
     }
     let format = edges.sets.format()?.clone();
     let id = edges.sets.free_id()?;
-    let mut command = command(ffmpeg, &edges.jobs, &settings(&format, id)?, draft);
+    let cap = room.and_then(|room| room.cap(edges, &format));
+    let mut command = command(ffmpeg, &edges.jobs, &settings(&format, id)?, cap, draft);
     let (send, feed) = mpsc::channel(1);
     let input = std::mem::take(&mut edges.input);
     let feeding = async move {
@@ -64,13 +66,40 @@ pub(super) async fn encode(
     Ok(read_back(given, edges, &format, id)?)
 }
 
-fn command(ffmpeg: &Ffmpeg, jobs: &[Job], settings: &Settings, out: &Path) -> FfmpegCommand {
+/// What the whole clip may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Of the file.
+    pub bytes: u64,
+    /// Ticks of a picture.
+    pub frame: i64,
+}
+
+impl Room {
+    /// What is left for the edges beside what is copied.
+    fn cap(self, edges: &Edges, format: &Format) -> Option<Cap> {
+        let left = self.bytes.checked_sub(edges.kept_bytes)?;
+        let pictures: usize = edges.jobs.iter().map(|job| job.times.len()).sum();
+        Cap::within(left, pictures as u64 * self.frame.unsigned_abs(), format.level)
+    }
+}
+
+fn command(
+    ffmpeg: &Ffmpeg,
+    jobs: &[Job],
+    settings: &Settings,
+    cap: Option<Cap>,
+    out: &Path,
+) -> FfmpegCommand {
     let mut command = ffmpeg.command();
     // the stream is ours: its times are to be taken as they are
     command.args(["-copyts", "-f", "mpegts"]).input("pipe:0");
     command.args(["-map", "0:v:0", "-vf", &selection(jobs)]);
     command.args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
     command.codec_video("libx264").preset("veryfast").crf(18);
+    if let Some(Cap { rate, buffer }) = cap {
+        command.args(["-maxrate", &rate.to_string(), "-bufsize", &buffer.to_string()]);
+    }
     command.args(["-profile:v", settings.profile, "-level", &settings.level]);
     command.args(["-force_key_frames", &first_pictures(jobs)]);
     command.args(["-x264-params", &settings.params]);

@@ -65,7 +65,9 @@ pub(super) async fn make(request: &Request<'_>) -> Result<Done, Refusal> {
     let mut edges = native::run(&limits(), move |_| scan::scan(&parts, &plan)).await??;
     let pieces = {
         let draft = Draft::new(request.work_dir, "ts");
-        encode::encode(request.ffmpeg, &mut edges, draft.path(), &limits()).await?
+        let frame = request.plan.frame_duration;
+        let room = request.max_bytes.map(|bytes| encode::Room { bytes, frame });
+        encode::encode(request.ffmpeg, &mut edges, room, draft.path(), &limits()).await?
     };
     let draft = Draft::new(request.work_dir, "mp4");
     let (parts, plan) = (Arc::clone(request.parts), request.plan.clone());

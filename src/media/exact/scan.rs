@@ -1,6 +1,6 @@
 //! Looks at the first and last segment of every part: what the edges are, which parameter sets there are.
 
-use std::{collections::HashMap, ops::Range};
+use std::{collections::HashMap, fs, ops::Range};
 
 use super::{
     Refusal, Unfit,
@@ -39,6 +39,9 @@ pub(super) struct Edges {
     pub input: Vec<Vec<u8>>,
     /// Of all pictures looked at.
     pub sets: Sets,
+    /// Bytes of all segments that are read, less those of the groups that are encoded: what the copied part takes at
+    /// most.
+    pub kept_bytes: u64,
 }
 
 /// A segment cut into groups.
@@ -91,8 +94,9 @@ impl Segment {
 /// # Errors
 /// [`Refusal::Unfit`] if they cannot be cut; [`Refusal::Failed`] if a segment cannot be read.
 pub(super) fn scan(parts: &[CutPart], plan: &Plan) -> Result<Edges, Refusal> {
-    let mut scanned =
-        Scan { edges: Edges { jobs: vec![], input: vec![], sets: Sets::default() }, at: BASE };
+    let edges =
+        Edges { jobs: vec![], input: vec![], sets: Sets::default(), kept_bytes: size(parts, plan) };
+    let mut scanned = Scan { edges, at: BASE };
     let mut stream = TsWriter::new(false);
     let mut bytes = 0;
     for (number, planned) in plan.parts.iter().enumerate() {
@@ -110,6 +114,14 @@ pub(super) fn scan(parts: &[CutPart], plan: &Plan) -> Result<Edges, Refusal> {
         }
     }
     Ok(scanned.edges)
+}
+
+/// Bytes of the plan's segments; one that is gone is missed by whoever reads it.
+fn size(parts: &[CutPart], plan: &Plan) -> u64 {
+    let files = plan.parts.iter().filter_map(|planned| {
+        parts.get(planned.part)?.segments.get(planned.first_segment..=planned.last_segment)
+    });
+    files.flatten().filter_map(|file| Some(fs::metadata(&file.path).ok()?.len())).sum()
 }
 
 fn edges_of(part: &PartPlan) -> Vec<usize> {
@@ -142,6 +154,8 @@ impl Scan {
             let Some(cut) = cut.as_ref().filter(|cut| !cut.encoded.is_empty()) else { continue };
             let begin = segment.times.get(group.start).copied().unwrap_or_default();
             let offset = self.at - begin;
+            let own = segment.pictures(group, group.len()).map(|(unit, _)| unit.data.len() as u64);
+            self.edges.kept_bytes = self.edges.kept_bytes.saturating_sub(own.sum());
             let pictures = segment.pictures(group, cut.decoded);
             let end = write_pictures(stream, pictures, offset);
             let place = (part, index, number);

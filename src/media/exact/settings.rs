@@ -1,7 +1,10 @@
 //! How the encoder is asked for pictures that a decoder takes as a continuation of the source's. Pure.
 
 use super::Unfit;
-use crate::media::ts::h264::{Colour, Format};
+use crate::media::{
+    TICKS,
+    ts::h264::{Colour, Format},
+};
 
 const PROFILES: [(u32, &str); 3] = [(66, "baseline"), (77, "main"), (100, "high")];
 const VIDEO_FORMATS: [&str; 6] = ["component", "pal", "ntsc", "secam", "mac", "undef"];
@@ -19,6 +22,25 @@ const TRANSFERS: [(u32, &str); 6] = [
 const MATRICES: [(u32, &str); 5] =
     [(1, "bt709"), (5, "bt470bg"), (6, "smpte170m"), (7, "smpte240m"), (9, "bt2020nc")];
 const UNSPECIFIED: u32 = 2;
+/// Level times ten, most kilobits a second, most kilobits of the decoder's buffer (H.264, table A-1, main profile).
+const LEVELS: [(u32, u64, u64); 16] = [
+    (10, 64, 175),
+    (11, 192, 500),
+    (12, 384, 1_000),
+    (13, 768, 2_000),
+    (20, 2_000, 2_000),
+    (21, 4_000, 4_000),
+    (22, 4_000, 4_000),
+    (30, 10_000, 10_000),
+    (31, 14_000, 14_000),
+    (32, 20_000, 20_000),
+    (40, 20_000, 25_000),
+    (41, 50_000, 62_500),
+    (42, 50_000, 62_500),
+    (50, 135_000, 135_000),
+    (51, 240_000, 240_000),
+    (52, 240_000, 240_000),
+];
 
 /// What the encoder is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +52,33 @@ pub(super) struct Settings {
     /// `-x264-params`
     pub params: String,
 }
+
+/// How large the encoded pictures may become together: a rate that is kept to, with the decoder's buffer that it is
+/// meant for, both in bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cap {
+    /// `-maxrate`
+    pub rate: u64,
+    /// `-bufsize`
+    pub buffer: u64,
+}
+
+impl Cap {
+    /// The cap under which `ticks` of pictures take at most `bytes`; none where the level does not allow that much
+    /// anyhow.
+    pub fn within(bytes: u64, ticks: u64, level: u32) -> Option<Cap> {
+        let (_, rate_most, buffer_most) = LEVELS.into_iter().find(|(known, ..)| *known == level)?;
+        let bits = bytes.saturating_mul(8).saturating_mul(SHARE) / 100;
+        let ticks_a_second = TICKS.unsigned_abs();
+        let second = bits.saturating_mul(ticks_a_second) / ticks.max(1);
+        let buffer = (bits / 3).min(second).min(buffer_most * 1000);
+        let rate = bits.saturating_sub(buffer).saturating_mul(ticks_a_second) / ticks.max(1);
+        (rate > 0 && rate <= rate_most * 1000).then_some(Cap { rate, buffer })
+    }
+}
+
+/// Percent of the room that is planned to be filled.
+const SHARE: u64 = 92;
 
 /// Settings whose result has the same format, under the parameter set id `id`.
 ///
@@ -125,6 +174,18 @@ mod tests {
         let plain = Format { refs: 1, reorder: Some(0), ..format() };
         let asked = settings(&plain, 1).expect("fits").params;
         assert!(asked.contains("bframes=0:b-pyramid=none:ref=1"), "{asked}");
+    }
+
+    #[test]
+    fn a_cap_fills_the_room_and_no_more() {
+        let second = TICKS.unsigned_abs();
+        let cap = Cap::within(14_000_000, 18 * second, 40).expect("a cap");
+        let most = cap.rate * 18 + cap.buffer;
+        assert!(most <= 14_000_000 * 8 && most > 14_000_000 * 7, "{cap:?}");
+        // a moment may take what there is
+        assert_eq!(Cap::within(14_000_000, second / 10, 40), None);
+        assert_eq!(Cap::within(0, second, 40), None);
+        assert_eq!(Cap::within(1_000, second, 99), None);
     }
 
     #[test]

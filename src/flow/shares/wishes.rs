@@ -1,0 +1,124 @@
+//! Shares asked for with a capture: kept beside the clip that is being made, delivered once when it is ready. A
+//! delivery that a crash interrupted is not repeated, because nobody knows whether it arrived: its link is void.
+
+use super::{Order, check, deliver, endpoint_of, new_share};
+use crate::{
+    access::Caller,
+    domain::{id::ClipId, lifecycle::ClipStatus, time::Timestamp},
+    error::{Code, Error, Result},
+    flow::{Deps, capture::Clip},
+    store::{
+        self, Tx, clip, share,
+        share::Destination,
+        wish::{self, Model as Wish},
+    },
+};
+
+/// A delivery that takes longer was interrupted.
+const INTERRUPTED_SECONDS: i64 = 60;
+/// Wishes looked at in one pass.
+const BATCH: u64 = 50;
+
+/// Refuses an order that cannot be carried out, before anything happens.
+pub(in crate::flow) fn check_order(deps: &Deps, order: &Order, now: Timestamp) -> Result<()> {
+    check(order, now)?;
+    endpoint_of(deps, order.destination).map(drop)
+}
+
+/// Keeps the order with its clip, in the transaction that accepts the capture. A link is made at once and works from
+/// the moment the clip is ready; its secret part is answered.
+pub(in crate::flow) async fn keep(
+    tx: &Tx,
+    deps: &Deps,
+    caller: &Caller,
+    clip: &Clip,
+    order: Order,
+) -> Result<Option<super::Secret>> {
+    let made = new_share(deps, clip, order);
+    if made.share.destination == Destination::Link {
+        share::insert(tx, made.share).await?;
+        return Ok(Some(made.secret));
+    }
+    let row = Wish {
+        clip_id: clip.id.clone(),
+        share_id: made.share.id,
+        destination: made.share.destination,
+        target_id: made.share.target_id,
+        username: caller.name.clone(),
+        claimed_at: None,
+        created_at: made.share.created_at,
+    };
+    wish::insert(tx, row).await?;
+    Ok(None)
+}
+
+/// Whether a clip that is ready still waits for its share.
+pub(in crate::flow) async fn is_open(deps: &Deps, id: &ClipId) -> Result<bool> {
+    Ok(wish::find(deps.db.conn(), id).await?.is_some())
+}
+
+/// Delivers what waits for this clip, if it is ready and nobody else does.
+///
+/// # Errors
+/// Those of the database; what the app says is written into the clip.
+pub async fn fulfil(deps: &Deps, id: &ClipId) -> Result<()> {
+    let db = deps.db.conn();
+    let Some(wish) = wish::find(db, id).await? else { return Ok(()) };
+    let Some(clip) = clip::find(db, id).await? else { return Ok(()) };
+    if clip.status != ClipStatus::Ready || !wish::claim(db, id, deps.clock.now()).await? {
+        return Ok(());
+    }
+    let outcome = carry_out(deps, &clip, &wish).await;
+    if let Err(error) = &outcome {
+        tracing::warn!(clip.id = %id, error = error.chain(), "a capture's share was not delivered");
+    }
+    settle(deps, &wish, outcome.map_err(|error| error.code())).await
+}
+
+async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<Option<String>> {
+    let order =
+        Order { destination: wish.destination, target: wish.target_id.clone(), expires_at: None };
+    // the settings may have changed since
+    let endpoint = endpoint_of(deps, wish.destination)?
+        .ok_or_else(|| Error::internal("delivering a share", "a link waits for a delivery"))?;
+    let mut made = new_share(deps, clip, order);
+    made.share.id = wish.share_id.clone();
+    super::make(deps, &made.share).await?;
+    deliver(deps, &endpoint, clip, wish.username.as_deref(), &mut made).await?;
+    Ok(made.share.message_id)
+}
+
+/// Writes down what came of it; the link of what failed is void already, or voided here.
+async fn settle(deps: &Deps, wish: &Wish, outcome: Result<Option<String>, Code>) -> Result<()> {
+    let tx = deps.db.begin().await?;
+    let (message, fault) = match outcome {
+        Ok(message) => (message, None),
+        Err(code) => {
+            share::delete(&tx, &wish.clip_id, &wish.share_id).await?;
+            (None, Some(code.as_str().to_owned()))
+        }
+    };
+    clip::set_share_outcome(&tx, &wish.clip_id, message, fault, deps.clock.now()).await?;
+    wish::delete(&tx, &wish.clip_id).await?;
+    store::commit(tx).await?;
+    deps.wake.clips.notify_waiters();
+    Ok(())
+}
+
+/// Takes up what a process left behind that died or stopped: what was not begun is delivered, what was interrupted
+/// has failed.
+///
+/// # Errors
+/// Those of the database.
+pub async fn catch_up(deps: &Deps) -> Result<()> {
+    for wish in wish::list(deps.db.conn(), BATCH).await? {
+        match wish.claimed_at {
+            None => fulfil(deps, &wish.clip_id).await?,
+            Some(at) if at.plus_seconds(INTERRUPTED_SECONDS) <= deps.clock.now() => {
+                settle(deps, &wish, Err(Code::ShareFailed)).await?;
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
