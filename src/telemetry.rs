@@ -22,6 +22,7 @@ pub const FIGURES: &[(&str, &str)] = &[
     ("livekit_replay_process_resident_bytes", "memory of this process"),
     ("livekit_replay_http_requests_total", "requests answered, by route, method and status"),
     ("livekit_replay_http_request_seconds", "time to the answer's head, by route and method"),
+    ("livekit_replay_jwks_reads_total", "readings of the keys of tokens, by outcome"),
     ("livekit_replay_webhooks_total", "webhooks of LiveKit, by outcome"),
     ("livekit_replay_sessions", "sessions by status"),
     ("livekit_replay_sessions_started_total", "starts that LiveKit accepted"),
@@ -69,6 +70,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("pictures_copied", "pictures of a clip that are as they were recorded"),
     ("pictures_encoded", "pictures of a clip that were encoded again"),
     ("reason", "why"),
+    ("keys", "public keys of tokens, by id and algorithm"),
 ];
 
 /// Installs the log: readable on a terminal, JSON lines otherwise; to standard error, so that what a command prints

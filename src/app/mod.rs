@@ -146,15 +146,22 @@ pub async fn missing_schema(config: &Config) -> Result<Option<Vec<String>>, Fail
 /// What the HTTP door and the control socket serve.
 ///
 /// # Errors
-/// [`Failure::Failed`] when the tokens' settings cannot be used.
-pub fn door_state(deps: &Deps) -> Result<AppState, Failure> {
-    Ok(AppState {
+/// [`Failure::Setup`] when the tokens' settings cannot be used.
+fn door_state(deps: &Deps) -> Result<AppState, Failure> {
+    let verifier = Verifier::new(&deps.config.auth);
+    let verifier = verifier.map_err(|error| Failure::Setup(error.detail().to_owned()))?;
+    Ok(AppState { verifier: Arc::new(verifier), ..operators_state(deps) })
+}
+
+/// What a command serves itself when no service runs: it knows who asks, and needs no settings of tokens.
+pub fn operators_state(deps: &Deps) -> AppState {
+    AppState {
         deps: deps.clone(),
         webhooks: Arc::new(Receiver::new(&deps.config.livekit)),
-        verifier: Arc::new(Verifier::new(&deps.config.auth)?),
+        verifier: Arc::new(Verifier::without_keys()),
         maintenance: Arc::new(flow::upkeep::Jobs),
         figures: telemetry::figures(),
-    })
+    }
 }
 
 /// Starts the whole service on a listener that is open already.
@@ -180,7 +187,9 @@ pub async fn start(
         .local_addr()
         .map_err(|error| Failure::Failed(format!("asking for our own address: {error}")))?;
 
-    let router = http::router(door_state(&deps)?);
+    let state = door_state(&deps)?;
+    let verifier = Arc::clone(&state.verifier);
+    let router = http::router(state);
     let socket = control::bind(&deps.config)?;
     let scheduled = schedule::start(&deps).await?;
     let running =
@@ -192,6 +201,7 @@ pub async fn start(
     running.open("index", flow::index::run(deps()));
     running.open("schedule", keep_schedule(scheduled, deps()));
     running.open("figures", keep_figures(deps()));
+    running.open("keys", keep_keys(verifier, deps()));
     running.open("http", serve_http(listener, router, deps()));
     tracing::info!(address = %addr, instance = %running.deps.instance, replica = running.deps.replica, "ready");
     Ok(running)
@@ -201,6 +211,10 @@ pub async fn start(
 async fn keep_schedule(scheduled: schedule::Handle, deps: Deps) {
     deps.stop.cancelled().await;
     scheduled.stop().await;
+}
+
+async fn keep_keys(verifier: Arc<Verifier>, deps: Deps) {
+    verifier.keep_fresh(Arc::clone(&deps.clock), deps.stop.clone()).await;
 }
 
 async fn serve_http(listener: TcpListener, router: axum::Router, deps: Deps) {

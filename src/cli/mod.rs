@@ -71,7 +71,7 @@ enum Command {
     /// Bring the database up to this program, or see whether it is
     #[command(subcommand)]
     Db(db::DbCommand),
-    /// Make a token for development
+    /// Make a token for development, or explain one
     #[command(subcommand)]
     Token(token::TokenCommand),
     #[command(flatten)]
@@ -119,7 +119,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Validate) => validate(&settings),
         Command::Openapi => print::json(&crate::http::document()),
         Command::Db(command) => quietly(db::run(settings.load(Demand::Database)?, command)),
-        Command::Token(command) => token::run(&settings.load(Demand::Database)?, command),
+        Command::Token(command) => quietly(token::run(settings.load(Demand::Database)?, command)),
         Command::Admin(command) => {
             let config = settings.load(Demand::Database)?;
             quietly(admin::run(config, Arc::new(SystemClock), command))

@@ -52,13 +52,13 @@ pub(super) fn table(rows: &[Value], columns: &[&str]) {
 
 /// A value in a line. Names are hostile: control characters would speak to the terminal.
 fn cell(value: &Value) -> String {
-    match value {
+    let text = match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => {
-            text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-        }
+        Value::String(text) => text.clone(),
+        // JSON escapes some control characters, but not those above ASCII
         other => other.to_string(),
-    }
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -68,6 +68,7 @@ mod tests {
     #[test]
     fn hostile_names_do_not_reach_the_terminal() {
         assert_eq!(cell(&Value::from("a\u{1b}[2Jb\n")), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(cell(&serde_json::json!(["a\u{9b}2J"])), "[\"a\u{fffd}2J\"]");
         assert_eq!(cell(&Value::Null), "-");
     }
 }

@@ -48,7 +48,7 @@ impl Reach {
         match lock::share(&config)? {
             Ok(locks) => {
                 let deps = app::build(config, Arc::clone(&clock), Database::Find).await?;
-                let state = app::door_state(&deps)?;
+                let state = app::operators_state(&deps);
                 let router = control::as_operator(crate::http::router(state), clock);
                 Ok(Reach::Here { router, deps: Box::new(deps), _locks: locks })
             }

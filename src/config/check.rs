@@ -4,7 +4,7 @@ use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, load::Demand, read::Reader};
+use super::{Config, Jwks, load::Demand, read::Reader};
 
 /// Whether the scheduler understands this cadence.
 pub(super) fn is_cron(text: &str) -> bool {
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>, demand: Demand) {
         check_presence(config, reader);
     }
     check_secrets(config, reader);
+    check_jwks(config, reader);
     check_buffer(config, reader);
     check_limits(config, reader);
     check_stores(config, reader);
@@ -25,7 +26,11 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>, demand: Demand) {
 fn check_presence(config: &Config, reader: &mut Reader<'_>) {
     let livekit = &config.livekit;
     let missing = [
-        ("auth.jwt_secret", config.auth.jwt_secret.is_none(), "at least 32 bytes"),
+        (
+            "auth.jwt_secret",
+            config.auth.jwt_secrets.is_empty() && !expects_jwks(reader),
+            "at least 32 bytes; or auth.jwks_url or auth.jwks_file",
+        ),
         ("livekit.url", livekit.url.is_empty(), "http(s):// or ws(s)://host"),
         ("livekit.api_key", livekit.api_key.is_empty(), "the name of an API key"),
         ("livekit.api_secret", livekit.api_secret.expose_secret().is_empty(), "the key's secret"),
@@ -39,23 +44,57 @@ fn check_presence(config: &Config, reader: &mut Reader<'_>) {
 }
 
 fn check_secrets(config: &Config, reader: &mut Reader<'_>) {
-    let own = [
-        ("auth.jwt_secret", &config.auth.jwt_secret),
-        ("server.link_secret", &config.server.link_secret),
-    ];
-    for (key, secret) in own {
-        let Some(secret) = secret else { continue };
+    let auth = &config.auth.jwt_secrets;
+    let own = auth.iter().map(|secret| ("auth.jwt_secret", secret));
+    let own = own.chain(config.server.link_secret.iter().map(|own| ("server.link_secret", own)));
+    for (index, (key, secret)) in own.enumerate() {
+        let nth = match key {
+            "auth.jwt_secret" if auth.len() > 1 => format!("item {} ", index + 1),
+            _ => String::new(),
+        };
         if livekit_secrets(config).any(|other| other == secret.expose_secret()) {
             let expected = "a secret of its own: whoever has LiveKit's could sign in as anybody";
-            reader.fault(key, "is the same as a LiveKit secret", expected);
+            reader.fault(key, format!("{nth}is the same as a LiveKit secret"), expected);
         }
         if is_placeholder(secret) {
             reader.fault(
                 key,
-                "is a placeholder",
+                format!("{nth}is a placeholder"),
                 "a random secret, such as from `openssl rand -hex 32`",
             );
         }
+    }
+    if auth.len() > MAX_JWT_SECRETS {
+        let expected = format!("at most {MAX_JWT_SECRETS}: every one is tried with every token");
+        reader.fault("auth.jwt_secret", "has too many secrets", expected);
+    }
+}
+
+/// Secrets accepted at once: more than one only while they are exchanged.
+const MAX_JWT_SECRETS: usize = 8;
+
+fn expects_jwks(reader: &Reader<'_>) -> bool {
+    reader.is_given("auth.jwks_url") || reader.is_given("auth.jwks_file")
+}
+
+/// The keys of an issuer sign for all its audiences: a token of another service must not work here.
+fn check_jwks(config: &Config, reader: &mut Reader<'_>) {
+    if expects_jwks(reader) {
+        for (key, claim, value) in [
+            ("auth.issuer", "iss", &config.auth.issuer),
+            ("auth.audience", "aud", &config.auth.audience),
+        ] {
+            if value.is_none() && !reader.is_given(key) {
+                let expected = format!("the `{claim}` of tokens signed by a key of the JWKS");
+                reader.missing(key, &expected);
+            }
+        }
+    }
+    if let Some(Jwks::File(path)) = &config.auth.jwks
+        && let Err(error) = std::fs::File::open(path)
+    {
+        let problem = format!("{} cannot be read: {error}", path.display());
+        reader.fault("auth.jwks_file", problem, "a file that holds a JSON Web Key Set");
     }
 }
 

@@ -49,6 +49,8 @@ pub const KEYS: &[Key] = &[
     key("server.max_wait_seconds"),
     secret("server.link_secret", None),
     secret("auth.jwt_secret", Some("JWT_SECRET")),
+    key("auth.jwks_url"),
+    key("auth.jwks_file"),
     key("auth.issuer"),
     key("auth.audience"),
     key("auth.leeway_seconds"),

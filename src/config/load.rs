@@ -10,7 +10,7 @@ use std::{
 use secrecy::SecretString;
 
 use super::{
-    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Limits, Livekit, Muxer, RateLimits,
+    Auth, Buffer, Capture, Clips, Config, Database, Jobs, Jwks, Limits, Livekit, Muxer, RateLimits,
     Server, Sessions, Share, Storage, check, fault::Faults, layers, read::Reader,
 };
 use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
@@ -166,14 +166,50 @@ fn read_auth(reader: &mut Reader<'_>) -> Auth {
             "communities" | "roles" => Some(text.to_owned()),
             _ => None,
         });
+    let jwt_secrets =
+        reader.secrets("auth.jwt_secret", "at least 32 bytes", |text| text.len() >= 32);
+    let jwks = read_jwks(reader);
+    // whoever publishes keys signs for many services and need not know what our roles mean
+    let believed = |name: &str| match reader.is_given("auth.claims") {
+        true => claims.iter().any(|claim| claim == name),
+        false => jwks.is_none(),
+    };
     Auth {
-        jwt_secret: reader.secret("auth.jwt_secret", "at least 32 bytes", |text| text.len() >= 32),
+        claim_communities: believed("communities"),
+        claim_roles: believed("roles"),
         issuer: reader.text("auth.issuer", "a text"),
         audience: reader.text("auth.audience", "a text"),
         leeway: reader.duration("auth.leeway_seconds", SECOND, 0..=300).unwrap_or_default(),
-        claim_communities: claims.iter().any(|claim| claim == "communities"),
-        claim_roles: claims.iter().any(|claim| claim == "roles"),
+        jwt_secrets,
+        jwks,
     }
+}
+
+fn read_jwks(reader: &mut Reader<'_>) -> Option<Jwks> {
+    let url = reader.text_that(
+        "auth.jwks_url",
+        "https://host/path, or http:// on this machine, without user and fragment",
+        is_key_url,
+    );
+    let file = reader.path("auth.jwks_file");
+    if reader.is_given("auth.jwks_url") && reader.is_given("auth.jwks_file") {
+        reader.fault("auth.jwks_file", "auth.jwks_url is set too", "one of the two");
+    }
+    url.map(Jwks::Url).or(file.map(Jwks::File))
+}
+
+/// Keys that come in clear over a network are anybody's on the way.
+fn is_key_url(text: &str) -> bool {
+    let Ok(url) = text.parse::<http::Uri>() else { return false };
+    let Some(authority) = url.authority() else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let is_safe = match url.scheme_str() {
+        Some("https") => !host.is_empty(),
+        Some("http") => is_here,
+        _ => false,
+    };
+    is_safe && !authority.as_str().contains('@') && !text.contains('#')
 }
 
 fn read_livekit(reader: &mut Reader<'_>, storage: &Storage) -> Livekit {

@@ -88,11 +88,22 @@ pub struct Server {
     pub link_secret: Option<SecretString>,
 }
 
+/// Where the public keys of tokens are published, as a JSON Web Key Set (RFC 7517).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    /// `https://…`, or `http://` on this machine.
+    Url(String),
+    /// A file.
+    File(PathBuf),
+}
+
 /// Callers' tokens.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// The HS256 secret, at least 32 bytes.
-    pub jwt_secret: Option<SecretString>,
+    /// HS256 secrets, at least 32 bytes each: the first signs what we sign ourselves, all of them are accepted.
+    pub jwt_secrets: Vec<SecretString>,
+    /// Public keys of RS256, ES256 and EdDSA.
+    pub jwks: Option<Jwks>,
     /// `iss` that is demanded.
     pub issuer: Option<String>,
     /// `aud` that is demanded.
@@ -103,6 +114,21 @@ pub struct Auth {
     pub claim_communities: bool,
     /// Whether `roles` in a token is believed.
     pub claim_roles: bool,
+}
+
+impl Auth {
+    /// One shared secret, and the defaults besides.
+    pub fn with_secret(secret: impl Into<SecretString>) -> Auth {
+        Auth {
+            jwt_secrets: vec![secret.into()],
+            jwks: None,
+            issuer: None,
+            audience: None,
+            leeway: Duration::from_secs(10),
+            claim_communities: true,
+            claim_roles: true,
+        }
+    }
 }
 
 /// LiveKit.

@@ -95,6 +95,35 @@ impl<'a> Reader<'a> {
         self.text_that(key, expected, fits).map(SecretString::from)
     }
 
+    /// A secret, or several: a list in TOML, a line each in a variable or file. `fits` must be true of each.
+    pub fn secrets(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        fits: impl Fn(&str) -> bool,
+    ) -> Vec<SecretString> {
+        let texts = self.read(key, expected, |found| match &found.raw {
+            Raw::List(items) => items.iter().map(as_text).collect(),
+            Raw::Text(text) => Some(vec![text.clone()]),
+            Raw::Loose(text) => {
+                let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+                (!lines.is_empty()).then(|| lines.into_iter().map(str::to_owned).collect())
+            }
+            _ => None,
+        });
+        let texts: Vec<String> = texts.unwrap_or_default();
+        for (index, text) in texts.iter().enumerate() {
+            let nth = if texts.len() == 1 { String::new() } else { format!("item {} ", index + 1) };
+            if !fits(text) {
+                self.fault(key, format!("{nth}does not fit"), expected);
+            }
+            if texts[..index].contains(text) {
+                self.fault(key, format!("{nth}stands there twice"), "each secret once");
+            }
+        }
+        texts.into_iter().map(SecretString::from).collect()
+    }
+
     /// A whole number in a range.
     pub fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());

@@ -50,6 +50,10 @@ fn loaded(env: &[(&str, &str)]) -> Config {
     load(&sources(env), Demand::Service).expect("valid settings")
 }
 
+fn secrets_of(config: &Config) -> Vec<&str> {
+    config.auth.jwt_secrets.iter().map(|secret| secret.expose_secret()).collect()
+}
+
 fn faults(sources: &Sources) -> String {
     load(sources, Demand::Service).expect_err("faulty settings").to_string()
 }
@@ -112,7 +116,7 @@ fn texts_from_the_environment_stay_texts_lists_are_split_and_the_old_quota_count
         ("DEFAULT_USER_REPLAY_QUOTA_GB", "0.5"),
         ("REPLAY__SERVER__PUBLIC_URL", ""),
     ]);
-    assert_eq!(config.auth.jwt_secret.as_ref().map(|s| s.expose_secret()), Some(digits));
+    assert_eq!(secrets_of(&config), [digits]);
     assert_eq!(config.server.trusted_proxies.len(), 2);
     assert_eq!(config.livekit.webhook_keys[1].0, "b");
     assert_eq!(config.livekit.webhook_keys[1].1.expose_secret(), "2:3");
@@ -128,14 +132,97 @@ fn secrets_come_from_files_and_never_show() {
     assert!(faults(&sources).contains("JWT_SECRET is set too; expected one of the two"));
     sources.env.remove("JWT_SECRET");
     let config = load(&sources, Demand::Service).expect("valid");
-    let secret = config.auth.jwt_secret.as_ref().expect("read").expose_secret().to_owned();
-    assert_eq!(secret, "fedcba9876543210fedcba9876543210");
+    let secret = "fedcba9876543210fedcba9876543210".to_owned();
+    assert_eq!(secrets_of(&config), [secret.as_str()]);
     assert!(!format!("{config:?}").contains(&secret));
 
     sources.env.insert("REPLAY__AUTH__JWT_SECRET".into(), "short-and-private".into());
     let text = faults(&sources);
     assert!(text.contains("at least 32 bytes"), "{text}");
     assert!(!text.contains("short-and-private"), "{text}");
+}
+
+#[test]
+fn secrets_are_exchanged_by_giving_several_a_line_or_an_item_each() {
+    let new = "a, new secret; of more than 32 bytes";
+    let config = loaded(&[("JWT_SECRET", &format!("{new}\r\n{JWT}\n"))]);
+    assert_eq!(secrets_of(&config), [new, JWT]);
+
+    let scratch = Scratch::new();
+    let mut sources = sources(&[]);
+    sources.env.remove("JWT_SECRET");
+    let list = format!("[auth]\njwt_secret = [\"{new}\", \"{JWT}\"]\n");
+    sources.file = Some(scratch.file("replay.toml", &list));
+    let config = load(&sources, Demand::Service).expect("valid");
+    assert_eq!(secrets_of(&config), [new, JWT]);
+    assert!(config.auth.claim_communities && config.auth.claim_roles);
+
+    // each by the rules of one
+    sources.env.insert("LIVEKIT_API_SECRET".into(), JWT.into());
+    sources.env.insert("JWT_SECRET".into(), format!("{new}\nshort\n{JWT}\n{new}"));
+    let text = faults(&sources);
+    for fault in
+        ["item 2 does not fit", "item 3 is the same as a LiveKit", "item 4 stands there twice"]
+    {
+        assert!(text.contains(fault), "{text}");
+    }
+    assert!(!text.contains("short") && !text.contains("new secret"), "{text}");
+    let many: Vec<String> = (0..9).map(|n| format!("{n}{JWT}")).collect();
+    sources.env.insert("JWT_SECRET".into(), many.join("\n"));
+    assert!(faults(&sources).contains("at most 8"));
+}
+
+#[test]
+fn published_keys_need_issuer_and_audience_and_believe_no_claims_unless_told() {
+    let url = ("REPLAY__AUTH__JWKS_URL", "https://login.example.org/keys?p=1");
+    let mut sources = sources(&[url]);
+    sources.env.remove("JWT_SECRET");
+    let expected = [
+        "auth.issuer: is not set (REPLAY__AUTH__ISSUER); expected the `iss` of tokens signed by a key of the JWKS",
+        "auth.audience: is not set (REPLAY__AUTH__AUDIENCE); expected the `aud` of tokens signed by a key of the JWKS",
+    ];
+    assert_eq!(faults(&sources), expected.join("\n"));
+    sources.env.insert("REPLAY__AUTH__ISSUER".into(), "app".into());
+    sources.env.insert("REPLAY__AUTH__AUDIENCE".into(), "replay".into());
+    let config = load(&sources, Demand::Service).expect("no secret is needed");
+    assert_eq!(config.auth.jwks, Some(Jwks::Url(url.1.to_owned())));
+    assert!(!config.auth.claim_communities && !config.auth.claim_roles);
+    sources.env.insert("REPLAY__AUTH__CLAIMS".into(), "communities".into());
+    let config = load(&sources, Demand::Service).expect("valid");
+    assert!(config.auth.claim_communities && !config.auth.claim_roles);
+
+    sources.env.insert("REPLAY__AUTH__JWKS_FILE".into(), "/nowhere/keys.json".into());
+    assert!(faults(&sources).contains("auth.jwks_url is set too; expected one of the two"));
+    sources.env.remove("REPLAY__AUTH__JWKS_URL");
+    assert!(faults(&sources).contains("/nowhere/keys.json cannot be read"));
+}
+
+#[test]
+fn keys_come_encrypted_or_from_this_machine() {
+    let fits = |url: &str| {
+        let mut sources = sources(&[("REPLAY__AUTH__JWKS_URL", url)]);
+        sources.env.insert("REPLAY__AUTH__ISSUER".into(), "app".into());
+        sources.env.insert("REPLAY__AUTH__AUDIENCE".into(), "replay".into());
+        load(&sources, Demand::Service).is_ok()
+    };
+    for good in
+        ["https://a.b/c", "http://127.0.0.1:8080/x", "http://localhost/x", "http://[::1]:1/x"]
+    {
+        assert!(fits(good), "{good}");
+    }
+    for bad in [
+        "http://login.example.org/keys",
+        "http://10.0.0.1/keys",
+        "http://localhost.example.org/keys",
+        "http://127.0.0.1@example.org/keys",
+        "https://user:pass@example.org/keys",
+        "https://example.org/keys#part",
+        "file:///etc/passwd",
+        "/keys.json",
+        "https://",
+    ] {
+        assert!(!fits(bad), "{bad}");
+    }
 }
 
 #[test]
@@ -200,9 +287,7 @@ fn work_on_the_database_alone_needs_no_livekit_but_what_is_given_must_be_right()
 
 #[test]
 fn what_belongs_to_later_features_does_not_exist() {
-    for later in ["auth.jwks_url", "auth.jwks_file", "webhooks.endpoints"] {
-        assert_eq!(keys::find(later), None, "{later}");
-    }
+    assert_eq!(keys::find("webhooks.endpoints"), None);
 }
 
 #[test]

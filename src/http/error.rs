@@ -152,7 +152,10 @@ fn write(response: Response, error: &Error, request_id: &str) -> Response {
     headers.remove(header::CONTENT_ENCODING);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if matches!(parts.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+    let passes =
+        matches!(parts.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let keys_may_come = parts.status == StatusCode::UNAUTHORIZED && error.retry_delay().is_some();
+    if passes || keys_may_come {
         let delay = error.retry_delay().unwrap_or(DEFAULT_RETRY);
         // rounded up, and never 0: "now" would be a lie
         let seconds = u64::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
@@ -168,7 +171,9 @@ fn write(response: Response, error: &Error, request_id: &str) -> Response {
 /// RFC 6750: `error` only when credentials were sent.
 fn challenge(reason: Option<&str>) -> HeaderValue {
     match reason {
-        None | Some("missing") => HeaderValue::from_static(r#"Bearer realm="livekit-replay""#),
+        None | Some("missing" | "keys_unavailable") => {
+            HeaderValue::from_static(r#"Bearer realm="livekit-replay""#)
+        }
         Some(_) => {
             HeaderValue::from_static(r#"Bearer realm="livekit-replay", error="invalid_token""#)
         }

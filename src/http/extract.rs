@@ -68,7 +68,7 @@ impl FromRequestParts<AppState> for Caller {
         }
         let mut caller = match known {
             Some(known) => known,
-            None => authenticate(&parts.headers, state)?,
+            None => authenticate(&parts.headers, state).await?,
         };
         caller.origin.request_id = request_id(parts);
         // a layer in front and the handler behind it check the token once
@@ -93,7 +93,7 @@ impl OptionalFromRequestParts<AppState> for Caller {
     }
 }
 
-fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<Caller> {
+async fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<Caller> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Err(token::refusal(token::Reason::Missing));
@@ -109,7 +109,7 @@ fn authenticate(headers: &HeaderMap, state: &AppState) -> Result<Caller> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .ok_or_else(|| token::refusal(token::Reason::Malformed))?;
-    state.verifier.verify(bearer, state.deps.clock.now())
+    state.verifier.verify(bearer, state.deps.clock.now()).await
 }
 
 /// A JSON body of exactly this shape. Give `T` `#[serde(deny_unknown_fields)]`: an unknown field is then refused

@@ -8,6 +8,7 @@ use utoipa::{
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::AppState;
+use crate::access::token::Reason;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,7 +24,14 @@ struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some(format!(
+                "Refused with 401 `unauthenticated`; its `reason` is one of {}, and `claim` names the claim it is about.",
+                Reason::ALL.iter().map(|reason| format!("`{reason}`")).collect::<Vec<_>>().join(", ")
+            )))
+            .build();
         document
             .components
             .get_or_insert_default()

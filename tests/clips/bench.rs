@@ -577,14 +577,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             max_wait: seconds(60),
             link_secret: None,
         },
-        auth: config::Auth {
-            jwt_secret: Some("a secret of at least thirty-two bytes".to_owned().into()),
-            issuer: None,
-            audience: None,
-            leeway: seconds(10),
-            claim_communities: true,
-            claim_roles: true,
-        },
+        auth: config::Auth::with_secret("a secret of at least thirty-two bytes"),
         livekit: config::Livekit {
             url: "http://127.0.0.1:9".to_owned(),
             api_key: "key".to_owned(),

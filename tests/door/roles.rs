@@ -21,14 +21,14 @@ on_both_engines!(
 
 const BASE: &str = "/livekit-replay/admin/community";
 
-fn caller(house: &House, token: &str) -> Caller {
+async fn caller(house: &House, token: &str) -> Caller {
     let verifier = Verifier::new(&house.state.deps.config.auth).unwrap();
-    verifier.verify(token, house.state.deps.clock.now()).unwrap()
+    verifier.verify(token, house.state.deps.clock.now()).await.unwrap()
 }
 
 async fn may(house: &House, token: &str, permission: Permission, community: Option<&str>) -> bool {
     let community = community.map(CommunityId::new);
-    let caller = caller(house, token);
+    let caller = caller(house, token).await;
     authorize::allowed(&house.state.deps, &caller, permission, community.as_ref()).await.unwrap()
 }
 
@@ -50,8 +50,9 @@ async fn roles_of_rows_and_tokens_add_up(house: &House) {
 
     let deps = &house.state.deps;
     let c1 = CommunityId::new("c1");
-    let is_member =
-        async |token: &str| authorize::is_member(deps, &caller(house, token), &c1).await.unwrap();
+    let is_member = async |token: &str| {
+        authorize::is_member(deps, &caller(house, token).await, &c1).await.unwrap()
+    };
     assert!(is_member(&member).await);
     assert!(!is_member(&plain).await);
     assert!(!is_member(&house.admin()).await);
@@ -78,9 +79,9 @@ async fn roles_of_rows_and_tokens_add_up(house: &House) {
     let mut auth = deps.config.auth.clone();
     (auth.claim_communities, auth.claim_roles) = (false, false);
     let strict = Verifier::new(&auth).unwrap();
-    let caller = strict.verify(&house.admin(), deps.clock.now()).unwrap();
+    let caller = strict.verify(&house.admin(), deps.clock.now()).await.unwrap();
     assert!(!authorize::is_instance_admin(deps, &caller).await.unwrap());
-    let caller = strict.verify(&moderator, deps.clock.now()).unwrap();
+    let caller = strict.verify(&moderator, deps.clock.now()).await.unwrap();
     assert!(!authorize::allowed(deps, &caller, capture, Some(&c1)).await.unwrap());
 }
 

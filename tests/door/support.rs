@@ -301,14 +301,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             max_wait: seconds(60),
             link_secret: None,
         },
-        auth: Auth {
-            jwt_secret: Some(SECRET.into()),
-            issuer: None,
-            audience: None,
-            leeway: seconds(10),
-            claim_communities: true,
-            claim_roles: true,
-        },
+        auth: Auth::with_secret(SECRET),
         livekit: Livekit {
             url: "http://127.0.0.1:1".to_owned(),
             api_key: "key".to_owned(),

@@ -24,14 +24,7 @@ pub fn settings(dir: &Path, sim: &Sim, url: String) -> Config {
             max_wait: secs(60),
             link_secret: None,
         },
-        auth: Auth {
-            jwt_secret: Some(SecretString::from("0123456789abcdef0123456789abcdef-app")),
-            issuer: None,
-            audience: None,
-            leeway: secs(10),
-            claim_communities: true,
-            claim_roles: true,
-        },
+        auth: Auth::with_secret("0123456789abcdef0123456789abcdef-app"),
         livekit: Livekit {
             url: sim.url(),
             api_key: sim.api_key().to_owned(),
