@@ -110,7 +110,7 @@ async fn what_managers_do_to_others_is_written_down(engine: Engine) {
     assert_eq!(stop.0, 404);
     let body = json!({ "roomName": "red-room", "participantIdentity": "ann" });
     let (status, answer) = app.post("mallory", "/start", body).await;
-    assert_eq!((status, &answer["code"]), (403, &json!("track_not_yours")));
+    assert_eq!((status, &answer["code"]), (403, &json!("permission_denied")));
     assert_eq!(refused(&format!("/clips/{}", ClipId::generate())).await, 404);
     assert_eq!(lines(&app).await, before + 4, "one for each but what is not there");
     for action in ["clip.delete", "session.discard", "session.stop"] {
