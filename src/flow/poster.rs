@@ -3,10 +3,10 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Deps, capture::Clip, clip_files::ClipFiles, render, work::busy};
+use super::{Deps, capture::Clip, clip_files::ClipFiles, render, stores::Which, work::busy};
 use crate::{
     domain::{id::ClipId, lifecycle::ClipStatus},
-    error::Result,
+    error::{Code, Error, Result},
     media::{ffmpeg::Limits, poster, publish},
     store::{self, clip},
 };
@@ -32,12 +32,25 @@ pub async fn follow(deps: &Deps, id: &ClipId) {
     }
 }
 
-/// Makes the poster of a ready clip unless there is one, for somebody who waits for it.
+/// Makes the poster of a ready clip unless there is one, for somebody who waits for it; also when he hangs up, because
+/// half a making would leave its file, or put it into place after a deletion.
 ///
 /// # Errors
-/// `ffmpeg_failed` where no picture comes out, `overloaded`, `storage_unavailable`, `cancelled`.
+/// `ffmpeg_failed` where no picture comes out, `file_missing`, `overloaded`, `storage_unavailable`, `draining`,
+/// `cancelled`.
 pub async fn demand(deps: &Deps, clip: &Clip) -> Result<()> {
-    made(deps, clip, deps.config.capture.wait.min(WAIT)).await
+    if clip.has_poster {
+        return Ok(());
+    }
+    deps.stores.demand(Which::Clips)?;
+    // without a video nobody has to wait for a place
+    let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
+    if publish::size(&files.video).await?.is_none() {
+        return Err(Error::new(Code::FileMissing, "The clip's file is not there."));
+    }
+    let (owned, clip) = (deps.clone(), clip.clone());
+    let longest = deps.config.capture.wait.min(WAIT);
+    deps.to_the_end(async move { made(&owned, &clip, longest).await }).await
 }
 
 async fn made(deps: &Deps, clip: &Clip, longest: Duration) -> Result<()> {

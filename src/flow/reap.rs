@@ -67,11 +67,12 @@ pub async fn run(deps: &Deps, thorough: bool, dry_run: bool) -> Result<Counts> {
     remove_orphan_directories(deps, dry_run, &mut counts).await?;
     stores::demand_ours(deps, Which::Clips).await?;
     rows::delete_failed_clips(deps, dry_run, &mut counts).await?;
-    if !dry_run {
-        shares::catch_up(deps).await?;
-    }
     if thorough {
         clip_store::examine(deps, dry_run, &mut counts).await?;
+    }
+    // last, because it waits for somebody else
+    if !dry_run {
+        shares::catch_up(deps).await?;
     }
     Ok(counts)
 }

@@ -25,7 +25,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     outbound::{self, Outcome},
-    store::{self, clip, share},
+    store::{self, clip, share, wish},
 };
 
 pub use wishes::{catch_up, fulfil};
@@ -76,7 +76,7 @@ pub async fn share(deps: &Deps, caller: &Caller, id: &ClipId, order: Order) -> R
     check(&order, deps.clock.now())?;
     let endpoint = endpoint_of(deps, order.destination)?;
     let mut shared = new_share(deps, &clip, order);
-    make(deps, &shared.share).await?;
+    make(deps, &shared.share, false).await?;
     match endpoint {
         Some(endpoint) => {
             deliver(deps, &endpoint, &clip, caller.name.as_deref(), &mut shared).await?;
@@ -165,10 +165,15 @@ fn new_share(deps: &Deps, clip: &Clip, order: Order) -> Shared {
     Shared { share, secret }
 }
 
-/// Inserts the row while the clip's is locked: no share outlives its clip.
-async fn make(deps: &Deps, share: &Share) -> Result<()> {
+/// Inserts the row while the clip's is locked: no share outlives its clip, and none that was asked for with the capture
+/// (`wished`) its being taken back.
+async fn make(deps: &Deps, share: &Share, wished: bool) -> Result<()> {
     let tx = deps.db.begin().await?;
     clip::lock(&tx, &share.clip_id).await?;
+    if wished && wish::find(&tx, &share.clip_id).await?.is_none() {
+        // taken back while it was taken up
+        return Err(Error::not_found("share"));
+    }
     let now = clip::load(&tx, &share.clip_id).await?;
     if now.status != ClipStatus::Ready {
         return Err(Error::new(Code::ClipNotReady, "Only a clip that is ready can be shared.")
@@ -263,7 +268,9 @@ pub async fn revoke_all(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<u64
     if !clip::amend(&tx, id, None, None, true, deps.clock.now()).await? {
         return Err(Error::not_found("clip"));
     }
-    let shares = share::delete_of_clip(&tx, id).await?;
+    let mut shares = share::delete_of_clip(&tx, id).await?;
+    // one that waits for the clip, or is just being delivered
+    shares += u64::from(wish::delete(&tx, id).await?);
     let clip = clip::load(&tx, id).await?;
     if clip.status == ClipStatus::Ready {
         write_record(deps, &clip).await?;

@@ -21,6 +21,7 @@ pub mod bytes;
 pub mod clips;
 pub mod error;
 pub mod extract;
+mod failures;
 mod health;
 pub mod idempotency;
 mod layers;
@@ -58,7 +59,8 @@ pub struct AppState {
 
 /// The whole door.
 pub fn router(state: AppState) -> Router {
-    let (router, document) = described(Some(&state)).split_for_parts();
+    let (router, mut document) = described(Some(&state)).split_for_parts();
+    failures::complete(&mut document);
     let served = Arc::new(document);
     let router = router
         .route("/openapi.json", axum::routing::get(move || async move { Json((*served).clone()) }))
@@ -70,7 +72,9 @@ pub fn router(state: AppState) -> Router {
 
 /// The document, as `/openapi.json` answers it; no running service is needed for it.
 pub fn document() -> utoipa::openapi::OpenApi {
-    described(None).into_openapi()
+    let mut document = described(None).into_openapi();
+    failures::complete(&mut document);
+    document
 }
 
 /// Every route with its description: the document and the router cannot disagree.

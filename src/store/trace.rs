@@ -68,6 +68,8 @@ const WORDS: &[&str] = &[
     "view_id",
     "visibility",
 ];
+/// Tables whose `target_id` is a person where `destination` is `dm`, and else a channel, which may be called like one.
+const ADDRESSED: [&str; 2] = ["clip_share", "share_wish"];
 /// Values in one statement; far below the engines' bounds.
 const CHUNK: usize = 400;
 /// What stands for a person who was erased where a row of somebody else's named him. No user has this name.
@@ -266,6 +268,16 @@ pub async fn search<C: Conn>(db: &C, whose: &Whose, with_persons: bool) -> Resul
             if is_there {
                 found.push(format!("{}.{column}", table.name));
             }
+        }
+    }
+    for table in ADDRESSED {
+        let mut draft = Draft::on(db);
+        let him = draft.take(whose.user.as_str());
+        let sql = format!(
+            "SELECT COUNT(*) AS n FROM {table} WHERE destination = 'dm' AND target_id = {him}"
+        );
+        if count(db, draft.finish(sql)).await? > 0 {
+            found.push(format!("{table}.target_id"));
         }
     }
     Ok(found)

@@ -1,12 +1,15 @@
 //! Shares that were asked for with a capture and wait for the clip. A row is there until its share was delivered or
 //! given up; what came of it stands in the clip's row.
 
-use sea_orm::{ActiveValue::Set, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::{
+    ActiveValue::Set, Condition, QueryOrder, QuerySelect, entity::prelude::*, sea_query::Query,
+};
 
-use super::{Conn, Tx, db_error, share::Destination};
+use super::{Conn, Tx, clip, db_error, share::Destination};
 use crate::{
     domain::{
         id::{ClipId, ShareId},
+        lifecycle::ClipStatus,
         time::Timestamp,
     },
     error::Result,
@@ -69,9 +72,19 @@ pub async fn claim<C: Conn>(db: &C, clip: &ClipId, now: Timestamp) -> Result<boo
     Ok(outcome.rows_affected > 0)
 }
 
-/// Those that wait longest.
-pub async fn list<C: Conn>(db: &C, limit: u64) -> Result<Vec<Model>> {
+/// Those that wait longest of what can be done something about: the clip is ready, or somebody took the wish up. That of
+/// a failed clip waits for the clip.
+pub async fn list_due<C: Conn>(db: &C, limit: u64) -> Result<Vec<Model>> {
+    let ready = Query::select()
+        .column(clip::Column::Id)
+        .from(clip::Entity)
+        .and_where(clip::Column::Status.eq(ClipStatus::Ready))
+        .to_owned();
+    let due = Condition::any()
+        .add(Column::ClaimedAt.is_not_null())
+        .add(Column::ClipId.in_subquery(ready));
     Entity::find()
+        .filter(due)
         .order_by_asc(Column::CreatedAt)
         .limit(limit)
         .all(db)

@@ -63,6 +63,7 @@ pub async fn change(deps: &Deps, caller: &Caller, id: &ClipId, change: Change) -
         clip::amend(&tx, id, None, Some(visibility), narrower, now).await?;
         if narrower {
             share::delete_of_clip(&tx, id).await?;
+            wish::delete(&tx, id).await?;
         }
     }
     let changed = clip::load(&tx, id).await?;

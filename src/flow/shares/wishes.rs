@@ -16,8 +16,8 @@ use crate::{
 
 /// A delivery that takes longer was interrupted.
 const INTERRUPTED_SECONDS: i64 = 60;
-/// Wishes looked at in one pass.
-const BATCH: u64 = 50;
+/// Wishes looked at in one pass: each may take as long as a delivery.
+const BATCH: u64 = 8;
 
 /// Refuses an order that cannot be carried out, before anything happens.
 pub(in crate::flow) fn check_order(deps: &Deps, order: &Order, now: Timestamp) -> Result<()> {
@@ -83,7 +83,7 @@ async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<Option<Strin
         .ok_or_else(|| Error::internal("delivering a share", "a link waits for a delivery"))?;
     let mut made = new_share(deps, clip, order);
     made.share.id = wish.share_id.clone();
-    super::make(deps, &made.share).await?;
+    super::make(deps, &made.share, true).await?;
     deliver(deps, &endpoint, clip, wish.username.as_deref(), &mut made).await?;
     Ok(made.share.message_id)
 }
@@ -109,15 +109,18 @@ async fn settle(deps: &Deps, wish: &Wish, outcome: Result<Option<String>, Code>)
 /// has failed.
 ///
 /// # Errors
-/// Those of the database.
+/// Those of the database, where nothing can be listed.
 pub async fn catch_up(deps: &Deps) -> Result<()> {
-    for wish in wish::list(deps.db.conn(), BATCH).await? {
-        match wish.claimed_at {
-            None => fulfil(deps, &wish.clip_id).await?,
+    for wish in wish::list_due(deps.db.conn(), BATCH).await? {
+        let done = match wish.claimed_at {
+            None => fulfil(deps, &wish.clip_id).await,
             Some(at) if at.plus_seconds(INTERRUPTED_SECONDS) <= deps.clock.now() => {
-                settle(deps, &wish, Err(Code::ShareFailed)).await?;
+                settle(deps, &wish, Err(Code::ShareFailed)).await
             }
-            Some(_) => {}
+            Some(_) => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(clip.id = %wish.clip_id, error = error.chain(), "a share waits on");
         }
     }
     Ok(())

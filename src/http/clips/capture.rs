@@ -142,6 +142,13 @@ impl CaptureBody {
     responses(
         (status = 201, description = "The clip is ready", body = ClipBody),
         (status = 202, description = "The clip is being made; see Location", body = ClipBody),
+        (status = 403, description = "`not_owner`, `permission_denied`"),
+        (status = 404, description = "`not_found`, `no_segments_in_range` with the range that is available"),
+        (status = 409, description = "`window_has_gaps` with `gaps`"),
+        (status = 422, description = "`window_invalid`, `no_usable_segments`, `validation_failed`, `idempotency_mismatch`, `share_not_configured`"),
+        (status = 429, description = "`rate_limited`"),
+        (status = 500, description = "`ffmpeg_failed`, with the `clipId`"),
+        (status = 507, description = "`quota_exceeded`, `insufficient_disk`"),
     )
 )]
 #[expect(clippy::too_many_arguments, reason = "each is one extractor")]
@@ -281,6 +288,11 @@ pub(super) async fn trim(
     responses(
         (status = 201, description = "The clip is ready", body = ClipBody),
         (status = 202, description = "The clip is being made; see Location", body = ClipBody),
+        (status = 403, description = "`not_owner`, `permission_denied`"),
+        (status = 404, description = "`not_found`"),
+        (status = 409, description = "The clip is not `failed`, or nothing of it is kept any more"),
+        (status = 500, description = "`ffmpeg_failed`, with the `clipId`"),
+        (status = 507, description = "`quota_exceeded`, `insufficient_disk`"),
     )
 )]
 pub(super) async fn retry(

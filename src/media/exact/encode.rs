@@ -52,8 +52,11 @@ pub(super) async fn encode(
         }
     };
     let (ran, ()) = tokio::join!(ffmpeg.run(&mut command, Some(feed), limits), feeding);
-    let said = match ran {
-        Ok(finished) => finished.complaints,
+    let said: Vec<String> = match ran {
+        // a picture that is larger than the cap's buffer is no worse for that; the file's size is looked at later
+        Ok(finished) => {
+            finished.complaints.into_iter().filter(|line| !line.contains("VBV underflow")).collect()
+        }
         Err(error) if error.code() == Code::Cancelled => return Err(error.into()),
         Err(error) => return Err(Unfit::Encoder(error.chain()).into()),
     };

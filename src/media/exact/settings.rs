@@ -73,7 +73,8 @@ impl Cap {
         let second = bits.saturating_mul(ticks_a_second) / ticks.max(1);
         let buffer = (bits / 3).min(second).min(buffer_most * 1000);
         let rate = bits.saturating_sub(buffer).saturating_mul(ticks_a_second) / ticks.max(1);
-        (rate > 0 && rate <= rate_most * 1000).then_some(Cap { rate, buffer })
+        // the encoder counts in kilobits
+        (rate >= 1000 && rate <= rate_most * 1000).then_some(Cap { rate, buffer })
     }
 }
 
