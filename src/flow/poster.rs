@@ -27,8 +27,13 @@ pub async fn follow(deps: &Deps, id: &ClipId) {
             _ => Ok(()),
         }
     };
-    if let Err(error) = done.await {
-        tracing::warn!(clip.id = %id, error = error.chain(), "no poster for now");
+    match done.await {
+        Ok(()) => {}
+        // whoever asks for it finds another process
+        Err(_) if deps.stop.is_cancelled() => {}
+        Err(error) => {
+            tracing::warn!(clip.id = %id, error = error.chain(), "no poster for now");
+        }
     }
 }
 

@@ -65,8 +65,6 @@ pub struct Track {
     pub first_pts: i64,
     /// Latest presented time, relative to the edit's start.
     pub last_pts: i64,
-    /// Time of the last sync sample, relative to the edit's start.
-    pub last_sync_pts: i64,
 }
 
 /// One entry of an edit list.
@@ -197,7 +195,6 @@ fn parse_track(trak: &[u8], movie_scale: u32) -> Option<Track> {
         presented: 0,
         first_pts: 0,
         last_pts: 0,
-        last_sync_pts: 0,
     };
     walk_samples(&mut track, stbl, movie_scale)?;
     Some(track)
@@ -230,8 +227,6 @@ fn walk_samples(track: &mut Track, stbl: &[u8], movie_scale: u32) -> Option<()> 
     let shifts = Boxes::find(stbl, b"ctts").and_then(full_box);
     let mut shifts = shifts.and_then(|(_, body)| Some(Runs::new(body.get(4..)?)));
     let (begin, end) = presented_range(track, movie_scale);
-    let sync = track.sync_samples.take();
-    let mut sync_at = sync.iter().flatten().copied().peekable();
     let (mut dts, mut first, mut last) = (0i64, None::<i64>, None::<i64>);
     while let Some(step) = steps.next() {
         track.samples += 1;
@@ -244,9 +239,6 @@ fn walk_samples(track: &mut Track, stbl: &[u8], movie_scale: u32) -> Option<()> 
         if track.samples == 1 {
             track.first_sample_pts = pts;
         }
-        if sync.is_none() || sync_at.next_if_eq(&track.samples).is_some() {
-            track.last_sync_pts = pts.saturating_sub(begin);
-        }
         if pts >= begin && pts < end {
             track.presented += 1;
             first = Some(first.map_or(pts, |first| first.min(pts)));
@@ -254,7 +246,6 @@ fn walk_samples(track: &mut Track, stbl: &[u8], movie_scale: u32) -> Option<()> 
         }
         dts = dts.checked_add(i64::from(step))?;
     }
-    track.sync_samples = sync;
     track.first_pts = first.unwrap_or(begin).saturating_sub(begin);
     track.last_pts = last.unwrap_or(begin).saturating_sub(begin);
     Some(())

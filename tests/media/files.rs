@@ -124,9 +124,18 @@ async fn a_broken_file_does_not_pass_the_check() {
     assert_eq!(check(&fewer).await.unwrap_err().code(), Code::FfmpegFailed);
     let longer = verify::Expected { duration: 243 * 3000, ..expected.clone() };
     assert_eq!(check(&longer).await.unwrap_err().code(), Code::FfmpegFailed);
-    let mut bytes = fs::read(&made.file).unwrap();
+    let whole = fs::read(&made.file).unwrap();
     // rot in the pictures: the index stays as it is
-    let begin = bytes.windows(4).position(|name| name == b"mdat").unwrap();
+    let begin = whole.windows(4).position(|name| name == b"mdat").unwrap();
+    // of the last of four groups, and a little before: the first picture is good
+    let late = begin + (whole.len() - begin) * 5 / 8;
+    let mut bytes = whole.clone();
+    for byte in &mut bytes[late..] {
+        *byte ^= 0x5a;
+    }
+    fs::write(&made.file, &bytes).unwrap();
+    assert_eq!(check(&expected).await.unwrap_err().code(), Code::FfmpegFailed);
+    let mut bytes = whole;
     for byte in &mut bytes[begin + 8..] {
         *byte ^= 0x5a;
     }

@@ -50,8 +50,6 @@ pub struct Finished {
     pub stdout: String,
     /// The last lines of standard error.
     pub complaints: Vec<String>,
-    /// Number of pictures written, by the last progress report.
-    pub pictures: u64,
 }
 
 /// The private cause of a failed run.
@@ -108,7 +106,7 @@ impl Running {
         self.0
             .finish(limits, &mut tail, |stdout, pulse| read_report(stdout, &mut report, pulse))
             .await?;
-        Ok(Finished { stdout: report.text, complaints: tail.into(), pictures: report.pictures })
+        Ok(Finished { stdout: report.text, complaints: tail.into() })
     }
 }
 
@@ -252,7 +250,6 @@ async fn write_all(stdin: Option<ChildStdin>, feed: Option<Feed>, pulse: &Pulse)
 #[derive(Default)]
 struct Report {
     text: String,
-    pictures: u64,
     last: [String; 3],
 }
 
@@ -263,10 +260,7 @@ async fn read_report(out: impl AsyncRead + Unpin, report: &mut Report, pulse: Ar
         let line = String::from_utf8_lossy(&line);
         let (key, value) = line.split_once('=').unwrap_or((&line, ""));
         let place = match key {
-            "frame" => {
-                report.pictures = value.trim().parse().unwrap_or(report.pictures);
-                0
-            }
+            "frame" => 0,
             "out_time_us" => 1,
             "total_size" => 2,
             _ => {
