@@ -42,7 +42,8 @@ impl Limits {
     /// For this process: half of the descriptors that it may have, as files and the database need some too.
     pub(super) fn of_this_process() -> Limits {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX));
+        let half =
+            files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX));
         Limits {
             open: half.clamp(64, 4096),
             head: Duration::from_secs(30),
@@ -137,7 +138,8 @@ mod tests {
             let at = listener.local_addr().unwrap();
             let stop = CancellationToken::new();
             let endless = || async {
-                let pieces = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0_u8; 1 << 16]));
+                let pieces =
+                    futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0_u8; 1 << 16]));
                 Body::from_stream(pieces)
             };
             let peer = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
@@ -183,7 +185,10 @@ mod tests {
         idle.write_all(format!("{PEER}\r\n").as_bytes()).await.unwrap();
         let own = idle.local_addr().unwrap();
         let answer = rest(&mut idle).await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(&own.to_string()), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(&own.to_string()),
+            "{answer}"
+        );
         door.close().await;
     }
 
