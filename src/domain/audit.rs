@@ -55,6 +55,8 @@ text_enum!(
         UsageShow = "usage.show",
         /// The health of all parts was looked at.
         HealthShow = "health.show",
+        /// A copy of the database took its place: what happened since the copy is not known any more.
+        DatabaseRestore = "database.restore",
         /// What is kept of a user was handed out.
         UserExport = "user.export",
         /// Erasing a user began.
