@@ -3,15 +3,21 @@
 //! of it on one database keep every limit between them.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod allowed;
+mod history;
 mod kills;
 mod ledger;
+mod mix;
 mod points;
 mod process;
+mod rates;
 mod replicas;
 mod service;
+mod storms;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;
+mod two;
 
 use rand::{SeedableRng, rngs::StdRng};
 
