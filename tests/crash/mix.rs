@@ -21,6 +21,7 @@ use crate::{
     history,
     kills::repeat_unknown,
     ledger::{self, Capture, Known, Ledger, Session, judged},
+    process::Process,
     seeded,
     service::{Answer, Service},
     support::postgres_url::postgres_url,
@@ -119,6 +120,12 @@ impl Mix {
         self.ledger.lock().unwrap()
     }
 
+    /// The one of that turn; while it is down, the other.
+    fn running(&self, turn: usize) -> &Process {
+        let process = self.two.process(turn);
+        if process.base().is_some() { process } else { self.two.process(turn + 1) }
+    }
+
     /// Asks one of the two; a process that is down is no answer, one that is at fault is a failure.
     async fn ask(
         &self,
@@ -128,7 +135,7 @@ impl Mix {
         path: &str,
         body: Value,
     ) -> Answer {
-        let process = self.two.process(turn);
+        let process = self.running(turn);
         let answer = self.two.first.ask_of(process, method, user, path, |request| match body {
             Value::Null => request,
             body => request.json(&body),
@@ -189,7 +196,7 @@ impl Mix {
                     ("set places", Method::PATCH, config, json!({ "maxConcurrent": most }))
                 }
                 2 => {
-                    let on = random.random_bool(0.7);
+                    let on = random.random_bool(0.85);
                     ("switched", Method::PATCH, config, json!({ "enabled": on }))
                 }
                 3..6 => {
@@ -208,7 +215,7 @@ impl Mix {
                 let drift = &shown["counts"]["driftBytes"];
                 assert!(what != "audited" || *drift == 0, "while all goes on: {shown:#}");
             }
-            tokio::time::sleep(Duration::from_millis(random.random_range(50..400))).await;
+            tokio::time::sleep(Duration::from_millis(random.random_range(10..100))).await;
         }
     }
 
@@ -345,7 +352,7 @@ impl Person {
             "precision": precision, "title": title,
         });
         let turn = self.random.random_range(0..2);
-        let process = self.mix.two.process(turn);
+        let process = self.mix.running(turn);
         let answer = ledger::capture_by(&self.mix.two.first, process, self.user, &body).await;
         self.mix.see("/capture", &answer);
         self.mix.note(match &answer {
