@@ -200,7 +200,7 @@ impl Mix {
                     ("switched", Method::PATCH, config, json!({ "enabled": on }))
                 }
                 3..6 => {
-                    let bytes = random.random_range(0..12_000_000);
+                    let bytes = random.random_range(0..30_000_000);
                     ("set a quota", Method::PATCH, quota, json!({ "quotaBytes": bytes }))
                 }
                 6 => ("audited", Method::POST, audit, Value::Null),
@@ -283,11 +283,11 @@ impl Person {
             presses += 1;
             let running = self.mix.ledger().running(self.user);
             match (running, self.random.random_range(0..20)) {
-                (None, 0..10) => self.start().await,
                 (_, 0) => self.stop().await,
                 (_, 1) => self.damage().await,
-                (_, 2..8) => self.delete(None).await,
-                (_, 8) => {
+                (None, 2..6) => self.start().await,
+                (_, 6..11) => self.delete(None).await,
+                (_, 11) => {
                     let made = self.capture(presses).await;
                     self.delete(made).await;
                 }

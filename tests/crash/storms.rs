@@ -266,7 +266,7 @@ async fn captures_near_the_quota(two: &Two, seed: u64) {
         assert!(clips.iter().all(|clip| clip["status"] != "failed"), "{mine:#}");
         clips.iter().all(|clip| clip["status"] == "ready")
     };
-    two.settled("cap", "/my-clips?limit=200", made).await;
+    two.settled("cap", "/my-clips?limit=100", made).await;
     let account = two.get("root", QUOTA).await;
     let on_disk = bytes_of_videos(&two.first.config.storage.clips, "cap");
     println!("{on_disk} bytes of videos on disk, account {account}");
