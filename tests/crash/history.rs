@@ -191,3 +191,17 @@ pub async fn rows_agree(db: &Db) {
     assert_eq!(counted(db, PLACES).await, 0, "communities whose places are not those held");
     assert_eq!(counted(db, BYTES).await, 0, "accounts that are not their clips");
 }
+
+#[derive(Debug, FromQueryResult)]
+struct Failed {
+    code: String,
+    counted: i64,
+}
+
+/// How many clips have failed, by code.
+pub async fn failures(db: &Db) -> BTreeMap<String, i64> {
+    const FAILED: &str = "SELECT COALESCE(error_code, '') AS code, COUNT(*) AS counted FROM clip \
+        WHERE status = 'failed' GROUP BY error_code";
+    let failed: Vec<Failed> = rows(db, FAILED).await;
+    failed.into_iter().map(|failed| (failed.code, failed.counted)).collect()
+}
