@@ -1,6 +1,6 @@
 //! The real program dies, by its own drill or by `kill -9`, and is started again on what it left. What it promised over
 //! HTTP is kept and nothing else is left: the simulated LiveKit runs here, so its egresses outlive the service. And two
-//! of it on one database keep every limit between them.
+//! of it on one database keep every limit between them, also while an administrator changes the limits.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod allowed;
@@ -9,6 +9,7 @@ mod kills;
 mod ledger;
 mod mix;
 mod points;
+mod presses;
 mod process;
 mod rates;
 mod replicas;
