@@ -36,7 +36,7 @@ async fn places_lowered_below_use(engine: Engine) {
         let (user, id) = (users[left as usize - 1], &ids[left as usize - 1]);
         let (_, session) = app.get(user, &format!("/sessions/{id}")).await;
         assert!(
-            ["starting", "active"].contains(&session["status"].as_str().unwrap()),
+            ["starting", "active"].contains(&session["status"].as_str().expect("a status")),
             "{session:#}"
         );
         assert!(running(&app).len() >= left as usize);
@@ -50,7 +50,10 @@ async fn places_lowered_below_use(engine: Engine) {
     let refused = app.post("alice", "/start", json!({ "roomName": "app-l" })).await;
     assert_eq!((refused.0, &refused.1["code"]), (403, &json!("community_disabled")));
     let (_, session) = app.get("dea", &format!("/sessions/{id}")).await;
-    assert!(["starting", "active"].contains(&session["status"].as_str().unwrap()), "{session:#}");
+    assert!(
+        ["starting", "active"].contains(&session["status"].as_str().expect("a status")),
+        "{session:#}"
+    );
     app.stop().await;
 }
 
@@ -78,7 +81,7 @@ async fn a_quota_lowered_below_use(engine: Engine) {
 
     // what was accepted is made all the same
     app.run_jobs();
-    let clip = format!("/clips/{}", accepted["clipId"].as_str().unwrap());
+    let clip = format!("/clips/{}", accepted["clipId"].as_str().expect("an id"));
     app.until("the clip is ready", async || {
         let (_, shown) = app.get("alice", &clip).await;
         assert_ne!(shown["status"], "failed", "{shown:#}");
@@ -97,7 +100,7 @@ async fn a_quota_lowered_below_use(engine: Engine) {
     // full as it is, nothing new comes in; room that comes back lets it in again
     assert_eq!(press().await.0, 507);
     let gone = app.http.delete(format!("{}{clip}", app.base)).bearer_auth(app.token("alice"));
-    let gone: Value = gone.send().await.unwrap().json().await.unwrap();
+    let gone: Value = gone.send().await.expect("an answer").json().await.expect("a body");
     assert_eq!((&gone["freedBytes"], &gone["remainingQuotaBytes"]), (&json!(on_disk), &json!(1)));
     assert_eq!(press().await.0, 507);
     let (status, _) = app.patch_as(&app.admin(), path, json!({ "quotaBytes": 1_i64 << 30 })).await;
