@@ -2,6 +2,8 @@
 //! nothing behind.
 
 mod harness;
+#[path = "limits/lowered.rs"]
+mod lowered;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 

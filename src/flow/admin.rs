@@ -80,7 +80,8 @@ pub async fn change_community(
     }
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
-    let before = store::community::load_or_make(&tx, id, now).await?;
+    // under its lock: else somebody else's change may come between, and the log tells of a step that nobody made
+    let before = store::community::lock(&tx, id, now).await?;
     let row = store::community::update(&tx, id, change.clone(), now).await?;
     let line = Line::new(Action::CommunityChange)
         .community(Some(id))
@@ -124,7 +125,7 @@ pub async fn set_quota(
     }
     let now = deps.clock.now();
     let tx = deps.db.begin().await?;
-    let before = store::quota::find(&tx, user).await?.and_then(|account| account.quota_bytes);
+    let before = store::quota::lock(&tx, user, now).await?.quota_bytes;
     let account = store::quota::set_quota(&tx, user, quota_bytes, now).await?;
     let line = Line::new(Action::QuotaSet)
         .user(user)

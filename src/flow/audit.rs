@@ -23,14 +23,16 @@ pub struct Counts {
     pub corrected: u64,
 }
 
-/// Compares all accounts in one transaction and corrects them unless dry.
+/// Compares all accounts at one moment, and corrects those that were wrong one by one, unless dry.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn run(deps: &Deps, dry_run: bool) -> Result<Counts> {
-    let tx = deps.db.begin().await?;
+    let snapshot = deps.db.begin_snapshot().await?;
+    let accounts = quota::audit(&snapshot).await?;
+    store::rollback(snapshot).await?;
     let mut counts = Counts::default();
-    for account in quota::audit(&tx).await? {
+    for account in accounts {
         counts.accounts += 1;
         if account.is_true() {
             continue;
@@ -45,14 +47,10 @@ pub async fn run(deps: &Deps, dry_run: bool) -> Result<Counts> {
             "an account's figures were not those of its clips"
         );
         if !dry_run {
-            quota::correct(&tx, &account).await?;
-            counts.corrected += 1;
+            let tx = deps.db.begin().await?;
+            counts.corrected += u64::from(quota::correct(&tx, &account.user_id).await?);
+            store::commit(tx).await?;
         }
-    }
-    if dry_run {
-        store::rollback(tx).await?
-    } else {
-        store::commit(tx).await?
     }
     metrics::gauge!("livekit_replay_quota_drift_bytes").set(counts.drift_bytes as f64);
     Ok(counts)

@@ -213,48 +213,53 @@ fn new_row(
     }
 }
 
-/// One transaction: the community's place, the user's place, the session and its first epoch.
+/// How often a place that was given back the moment it was found taken is asked for again.
+const TRIES: usize = 5;
+
+/// The places and the rows; whoever is too late learns which session of the user's is there.
 async fn accept(
     deps: &Deps,
     starter: Starter<'_>,
     row: session::Model,
     chosen: &Share,
 ) -> Result<store::epoch::Model> {
-    let now = deps.clock.now();
-    let tx = deps.db.begin().await?;
-    if let Some(community) = &row.community_id {
-        let default_max = deps.config.limits.community_max_concurrent;
-        match store::community::take_place(&tx, community, default_max, now).await? {
-            Place::Taken => {}
-            Place::Disabled => {
-                return Err(Error::new(
-                    Code::CommunityDisabled,
-                    "Replay is switched off in this community.",
-                ));
-            }
-            Place::Full { max_concurrent, active } => {
-                return Err(Error::new(
-                    Code::CommunityLimitReached,
-                    "This community has no free replay place.",
-                )
-                .with("maxConcurrent", max_concurrent)
-                .with("active", active)
-                .retry_after(std::time::Duration::from_secs(30)));
-            }
+    for _ in 0..TRIES {
+        if let Some(first) = take_places(deps, starter, row.clone(), chosen).await? {
+            return Ok(first);
         }
+        // one that ended in between is no reason to refuse
+        refuse_if_active(deps, &row.user_id).await?;
     }
+    Err(Error::new(Code::Overloaded, "Try again.").retryable())
+}
+
+/// One transaction: the session, which is its user's place, the community's place, and the first epoch. In this order:
+/// whoever ends a session has its row first and the community's then, and two orders would wait for each other.
+/// Nothing if the user has a session.
+async fn take_places(
+    deps: &Deps,
+    starter: Starter<'_>,
+    row: session::Model,
+    chosen: &Share,
+) -> Result<Option<store::epoch::Model>> {
+    let now = deps.clock.now();
     let first = epoch::new_row(deps, &row, 1, chosen, now)?;
-    let owner = row.user_id.clone();
+    let (owner, community) = (row.user_id.clone(), row.community_id.clone());
     let line = Line::new(Action::SessionStart)
         .session(&row)
         .after(serde_json::json!({ "quality": row.quality }));
+    let tx = deps.db.begin().await?;
     if session::insert(&tx, row).await? == session::Inserted::PlaceTaken {
         store::rollback(tx).await?;
-        return match session::find_holding(deps.db.conn(), &owner).await? {
-            Some(active) => Err(already_active(&active)),
-            // the other one ended in between
-            None => Err(Error::new(Code::Overloaded, "Try again.").retryable()),
-        };
+        return Ok(None);
+    }
+    if let Some(community) = &community {
+        let default_max = deps.config.limits.community_max_concurrent;
+        let place = store::community::take_place(&tx, community, default_max, now).await?;
+        if let Some(refusal) = refusal(&place) {
+            store::rollback(tx).await?;
+            return Err(refusal);
+        }
     }
     store::epoch::insert(&tx, first.clone()).await?;
     if let Starter::Caller(caller) = starter
@@ -263,5 +268,24 @@ async fn accept(
         audit_log::done(&tx, caller, line, now).await?;
     }
     store::commit(tx).await?;
-    Ok(first)
+    Ok(Some(first))
+}
+
+/// Why a community gave no place.
+fn refusal(place: &Place) -> Option<Error> {
+    match place {
+        Place::Taken => None,
+        Place::Disabled => {
+            let detail = "Replay is switched off in this community.";
+            Some(Error::new(Code::CommunityDisabled, detail))
+        }
+        Place::Full { max_concurrent, active } => {
+            let detail = "This community has no free replay place.";
+            let error = Error::new(Code::CommunityLimitReached, detail)
+                .with("maxConcurrent", *max_concurrent)
+                .with("active", *active)
+                .retry_after(std::time::Duration::from_secs(30));
+            Some(error)
+        }
+    }
 }

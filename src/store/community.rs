@@ -2,6 +2,7 @@
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
+    QuerySelect,
     entity::prelude::*,
     sea_query::{ExprTrait, Func, OnConflict},
 };
@@ -89,7 +90,17 @@ async fn make_if_absent<C: Conn>(db: &C, id: &CommunityId, now: Timestamp) -> Re
         .map_err(|error| db_error("making a community", error))
 }
 
-/// Takes a place if the switch is on and one is free.
+/// The row, made with defaults if there is none, and nobody else's to change until the transaction ends.
+pub async fn lock(tx: &Tx, id: &CommunityId, now: Timestamp) -> Result<Model> {
+    make_if_absent(tx, id, now).await?;
+    // SQLite has no such locks: its transactions write one after the other from their beginning
+    let row = Entity::find_by_id(id.clone()).lock_exclusive().one(tx).await;
+    row.map_err(|error| db_error("locking a community", error))?
+        .ok_or_else(|| Error::internal("reading a community just made", id.to_string()))
+}
+
+/// Takes a place if the switch is on and one is free. A session's row comes before its community's in the order of
+/// locks: insert the session first.
 pub async fn take_place(
     tx: &Tx,
     id: &CommunityId,
@@ -97,6 +108,25 @@ pub async fn take_place(
     now: Timestamp,
 ) -> Result<Place> {
     make_if_absent(tx, id, now).await?;
+    if take_if_free(tx, id, default_max).await? {
+        return Ok(Place::Taken);
+    }
+    // Between the update and a look at the row places come back and limits change: only under its lock is the reason
+    // that is told the reason.
+    let row = lock(tx, id, now).await?;
+    let max_concurrent = row.max_concurrent.unwrap_or(default_max);
+    if !row.enabled {
+        Ok(Place::Disabled)
+    } else if row.active_sessions >= max_concurrent {
+        Ok(Place::Full { max_concurrent, active: row.active_sessions })
+    } else if take_if_free(tx, id, default_max).await? {
+        Ok(Place::Taken)
+    } else {
+        Err(Error::internal("taking a community's place", "a locked row changed"))
+    }
+}
+
+async fn take_if_free(tx: &Tx, id: &CommunityId, default_max: i32) -> Result<bool> {
     let max = Func::coalesce([Expr::col(Column::MaxConcurrent), Expr::value(default_max)]);
     let outcome = Entity::update_many()
         .col_expr(Column::ActiveSessions, plus(Column::ActiveSessions, 1))
@@ -106,19 +136,7 @@ pub async fn take_place(
         .exec(tx)
         .await
         .map_err(|error| db_error("taking a community's place", error))?;
-    if outcome.rows_affected > 0 {
-        return Ok(Place::Taken);
-    }
-    let row = find(tx, id)
-        .await?
-        .ok_or_else(|| Error::internal("reading a community just made", id.to_string()))?;
-    if !row.enabled {
-        return Ok(Place::Disabled);
-    }
-    Ok(Place::Full {
-        max_concurrent: row.max_concurrent.unwrap_or(default_max),
-        active: row.active_sessions,
-    })
+    Ok(outcome.rows_affected > 0)
 }
 
 /// Gives a place back; only [`super::session::give_up_place`] calls this.

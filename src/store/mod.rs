@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection,
-    DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    DatabaseTransaction, DbErr, IsolationLevel, RuntimeErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
     sqlx::{
         postgres::PgConnectOptions,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
@@ -138,6 +138,17 @@ impl Db {
             })
             .await
             .map_err(|error| db_error("opening a transaction", error))
+    }
+
+    /// Opens a transaction that only reads, and sees all tables as they were at one moment: by itself PostgreSQL looks
+    /// anew with every statement.
+    pub async fn begin_snapshot(&self) -> Result<Tx> {
+        let isolation_level =
+            (self.engine() == Engine::Postgres).then_some(IsolationLevel::RepeatableRead);
+        self.conn
+            .begin_with_options(TransactionOptions { isolation_level, ..Default::default() })
+            .await
+            .map_err(|error| db_error("opening a snapshot", error))
     }
 
     /// One trivial query, for readiness.

@@ -1,9 +1,11 @@
 //! A user's bytes: the allowance, what ready clips take, what accepted captures have reserved. Every change is one
 //! conditional update, so parallel captures cannot overshoot.
 
+use std::collections::HashMap;
+
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ConnectionTrait, FromQueryResult, QuerySelect,
+    ConnectionTrait, FromQueryResult, QuerySelect, QueryTrait,
     entity::prelude::*,
     sea_query::{ExprTrait, Func, OnConflict},
 };
@@ -72,7 +74,21 @@ async fn make_if_absent<C: Conn>(db: &C, user: &UserId, now: Timestamp) -> Resul
         .map_err(|error| db_error("making an account", error))
 }
 
-/// Reserves `bytes` if they fit; else answers the account as it stands.
+/// The account, made if there is none, and nobody else's to change until the transaction ends.
+pub async fn lock(tx: &Tx, user: &UserId, now: Timestamp) -> Result<Model> {
+    make_if_absent(tx, user, now).await?;
+    find_locked(tx, user)
+        .await?
+        .ok_or_else(|| Error::internal("reading an account just made", user.to_string()))
+}
+
+async fn find_locked(tx: &Tx, user: &UserId) -> Result<Option<Model>> {
+    // SQLite has no such locks: its transactions write one after the other from their beginning
+    let row = Entity::find_by_id(user.clone()).lock_exclusive().one(tx).await;
+    row.map_err(|error| db_error("locking an account", error))
+}
+
+/// Reserves `bytes` if they fit; else answers the account that they do not fit into.
 pub async fn reserve(
     tx: &Tx,
     user: &UserId,
@@ -81,6 +97,20 @@ pub async fn reserve(
     now: Timestamp,
 ) -> Result<Result<(), Model>> {
     make_if_absent(tx, user, now).await?;
+    if reserve_if_free(tx, user, bytes, default_quota).await? {
+        return Ok(Ok(()));
+    }
+    // Between the update and a look at the row bytes come back and quotas change: only under its lock are the figures
+    // that are told those that leave no room.
+    let account = lock(tx, user, now).await?;
+    if reserve_if_free(tx, user, bytes, default_quota).await? {
+        Ok(Ok(()))
+    } else {
+        Ok(Err(account))
+    }
+}
+
+async fn reserve_if_free(tx: &Tx, user: &UserId, bytes: i64, default_quota: i64) -> Result<bool> {
     let quota = Func::coalesce([Expr::col(Column::QuotaBytes), Expr::value(default_quota)]);
     let wanted = Expr::col(Column::UsedBytes).add(Expr::col(Column::ReservedBytes)).add(bytes);
     let outcome = Entity::update_many()
@@ -90,10 +120,7 @@ pub async fn reserve(
         .exec(tx)
         .await
         .map_err(|error| db_error("reserving bytes", error))?;
-    if outcome.rows_affected > 0 {
-        return Ok(Ok(()));
-    }
-    Ok(Err(load_or_make(tx, user, now).await?))
+    Ok(outcome.rows_affected > 0)
 }
 
 /// Turns a reservation into use: `reserved` goes, `used` comes. Both may be 0, either may be negative only to take
@@ -156,11 +183,11 @@ impl Audited {
     }
 }
 
-/// Every account beside the sums of its clips. Take it inside a transaction: a settlement between the reads would
-/// look like drift.
+/// Every account beside the sums of its clips. Take it inside [`super::Db::begin_snapshot`]: a settlement between the
+/// reads would look like drift.
 pub async fn audit(tx: &Tx) -> Result<Vec<Audited>> {
-    let used = sums(tx, clip::Column::SizeBytes, ClipStatus::Ready).await?;
-    let reserved = sums(tx, clip::Column::ReservedBytes, ClipStatus::Processing).await?;
+    let used = sums(tx, clip::Column::SizeBytes, ClipStatus::Ready, None).await?;
+    let reserved = sums(tx, clip::Column::ReservedBytes, ClipStatus::Processing, None).await?;
     let accounts =
         Entity::find().all(tx).await.map_err(|error| db_error("listing accounts", error))?;
     Ok(accounts
@@ -175,16 +202,27 @@ pub async fn audit(tx: &Tx) -> Result<Vec<Audited>> {
         .collect())
 }
 
-/// Writes the true sums into an account.
-pub async fn correct(tx: &Tx, audited: &Audited) -> Result<()> {
+/// Writes the true sums into an account if it has others; says whether it had. They are added up under the account's
+/// lock, which every change of a clip's bytes needs before its commit: sums of a moment ago would undo what was settled
+/// since. Not inside a snapshot.
+pub async fn correct(tx: &Tx, user: &UserId) -> Result<bool> {
+    let Some(account) = find_locked(tx, user).await? else { return Ok(false) };
+    let used = sums(tx, clip::Column::SizeBytes, ClipStatus::Ready, Some(user)).await?;
+    let reserved =
+        sums(tx, clip::Column::ReservedBytes, ClipStatus::Processing, Some(user)).await?;
+    let of = |sums: &HashMap<UserId, i64>| sums.get(user).copied().unwrap_or(0);
+    let (used, reserved) = (of(&used), of(&reserved));
+    if (account.used_bytes, account.reserved_bytes) == (used, reserved) {
+        return Ok(false);
+    }
     Entity::update_many()
-        .col_expr(Column::UsedBytes, Expr::value(audited.true_used))
-        .col_expr(Column::ReservedBytes, Expr::value(audited.true_reserved))
-        .filter(Column::UserId.eq(audited.user_id.clone()))
+        .col_expr(Column::UsedBytes, Expr::value(used))
+        .col_expr(Column::ReservedBytes, Expr::value(reserved))
+        .filter(Column::UserId.eq(user.clone()))
         .exec(tx)
         .await
-        .map(drop)
-        .map_err(|error| db_error("correcting an account", error))
+        .map_err(|error| db_error("correcting an account", error))?;
+    Ok(true)
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -197,13 +235,15 @@ async fn sums<C: ConnectionTrait>(
     db: &C,
     column: clip::Column,
     status: ClipStatus,
-) -> Result<std::collections::HashMap<UserId, i64>> {
+    user: Option<&UserId>,
+) -> Result<HashMap<UserId, i64>> {
     let rows = clip::Entity::find()
         .select_only()
         .column(clip::Column::UserId)
         // SUM(bigint) is NUMERIC on PostgreSQL
         .column_as(Expr::col(column).sum().cast_as("bigint"), "total")
         .filter(clip::Column::Status.eq(status))
+        .apply_if(user, |query, user| query.filter(clip::Column::UserId.eq(user.clone())))
         .group_by(clip::Column::UserId)
         .into_model::<Sum>()
         .all(db)

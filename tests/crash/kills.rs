@@ -106,7 +106,7 @@ fn tell(ledger: &Ledger, before_ready: usize) {
 }
 
 /// Whoever does not know asks again under the same key, and gets the clip of the first time if there is one.
-async fn repeat_unknown(service: &Service, ledger: &mut Ledger) {
+pub async fn repeat_unknown(service: &Service, ledger: &mut Ledger) {
     for told in ledger.captures.values_mut().filter(|told| told.known == Known::Unknown) {
         let answer = ledger::capture(service, &told.user, &told.body).await;
         (told.known, told.id) = judged(&answer);

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::service::{Answer, Service};
+use crate::{
+    process::Process,
+    service::{Answer, Service},
+};
 
 /// What a client knows of a thing it asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +38,14 @@ pub struct Session {
 }
 
 /// Captures by title (a title is used once, and is the `Idempotency-Key` too), sessions by id.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Ledger {
     pub captures: BTreeMap<String, Capture>,
     pub sessions: BTreeMap<String, Session>,
     /// Starts nobody knows the outcome of, by user.
     pub unknown_starts: BTreeMap<String, usize>,
+    /// Codes that an accepted capture may fail with, because what it needs was broken.
+    pub may_fail: Vec<String>,
 }
 
 impl Ledger {
@@ -71,9 +76,14 @@ pub async fn start(service: &Service, user: &str, room: &str) -> Answer {
 
 /// POST /capture that does not wait, under a key.
 pub async fn capture(service: &Service, user: &str, body: &Value) -> Answer {
+    capture_by(service, &service.process, user, body).await
+}
+
+/// [`capture`] asked of a certain process.
+pub async fn capture_by(service: &Service, process: &Process, user: &str, body: &Value) -> Answer {
     let key = body["title"].as_str().expect("a title").to_owned();
     service
-        .ask(Method::POST, user, "/capture", |request| {
+        .ask_of(process, Method::POST, user, "/capture", |request| {
             let request = request.header("Prefer", "respond-async").header("Idempotency-Key", key);
             request.json(body)
         })

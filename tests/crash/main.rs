@@ -1,17 +1,24 @@
 //! The real program dies, by its own drill or by `kill -9`, and is started again on what it left. What it promised over
 //! HTTP is kept and nothing else is left: the simulated LiveKit runs here, so its egresses outlive the service. And two
-//! of it on one database keep every limit between them.
+//! of it on one database keep every limit between them, also while an administrator changes the limits.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod allowed;
+mod history;
 mod kills;
 mod ledger;
+mod mix;
 mod points;
+mod presses;
 mod process;
+mod rates;
 mod replicas;
 mod service;
+mod storms;
 #[path = "../support/mod.rs"]
 mod support;
 mod truth;
+mod two;
 
 use rand::{SeedableRng, rngs::StdRng};
 

@@ -1,25 +1,21 @@
 //! Two processes of the program on one PostgreSQL: every limit is exact between them.
 
-use std::{collections::BTreeMap, path::Path};
-
 use futures::future::join_all;
 use livekit_replay::{
     domain::{
-        id::{SessionId, UserId},
-        keys,
+        id::SessionId,
         time::{Timestamp, Window},
     },
     simulator::{Media, Share},
-    store::{Connect, Db, segment},
+    store::{Db, segment},
 };
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 
 use crate::{
-    process::Process,
-    service::{Answer, Service},
-    support::{On, postgres_url::postgres_url},
+    support::postgres_url::postgres_url,
+    two::{Two, bytes_of_videos, count, counts},
 };
 
 const USERS: usize = 200;
@@ -27,7 +23,7 @@ const STARTS: usize = 50;
 const CAPTURES: usize = 60;
 const ROOM_FOR: i64 = 7;
 /// Nobody looks at these screens.
-const SILENT: Share = Share { width: 640, height: 360, audio: false, media: Media::None };
+pub const SILENT: Share = Share { width: 640, height: 360, audio: false, media: Media::None };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_on_one_postgres_keep_every_limit() {
@@ -38,63 +34,8 @@ async fn two_processes_on_one_postgres_keep_every_limit() {
     five_places_for_two_hundred(&two).await;
     one_buffer_for_fifty_starts(&two).await;
     room_for_seven_captures_of_sixty(&two).await;
-    two.second.end().await;
-    two.first.close().await;
-}
-
-struct Two {
-    first: Service,
-    second: Process,
-}
-
-impl Two {
-    async fn start() -> Two {
-        // egresses that write nothing are not to be replaced, nor given up where the machine is slow
-        let settings = [
-            ("REPLAY__BUFFER__NO_SEGMENT_SECONDS", "3600"),
-            ("REPLAY__LIVEKIT__START_TIMEOUT_SECONDS", "60"),
-        ];
-        let first = Service::with(On::Postgres, &settings).await;
-        first.start(None).await;
-        let second = first.replica("second").await;
-        Two { first, second }
-    }
-
-    /// A POST to the one or the other, in turns.
-    async fn post(&self, turn: usize, user: &str, path: &str, body: Value) -> (u16, Value) {
-        let process = if turn.is_multiple_of(2) { &self.first.process } else { &self.second };
-        let answer = self.first.ask_of(process, Method::POST, user, path, |request| {
-            request.header("Prefer", "respond-async").json(&body)
-        });
-        match answer.await {
-            Answer::Said(status, body) => (status, body),
-            other => {
-                panic!("{user} {path}: {other:?}\n{}\n{}", self.first.log(), self.second.log())
-            }
-        }
-    }
-
-    async fn get(&self, user: &str, path: &str) -> Value {
-        self.first.must(Method::GET, user, path, None).await
-    }
-
-    async fn active(&self) -> Value {
-        self.get("root", "/admin/community/red/config").await["activeSessions"].clone()
-    }
-}
-
-/// How often each answer came: status and, of a refusal, its code.
-fn count(answers: &[(u16, Value)]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for (status, body) in answers {
-        let code = body["code"].as_str().map(|code| format!(" {code}")).unwrap_or_default();
-        *counts.entry(format!("{status}{code}")).or_default() += 1;
-    }
-    counts
-}
-
-fn counts(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    pairs.iter().map(|(answer, times)| ((*answer).to_owned(), *times)).collect()
+    let db = two.database().await;
+    two.close(db).await;
 }
 
 async fn five_places_for_two_hundred(two: &Two) {
@@ -165,14 +106,12 @@ async fn room_for_seven_captures_of_sixty(two: &Two) {
     let long_enough = |shown: &Value| {
         shown["buffer"]["durationSeconds"].as_f64().is_some_and(|held| held >= 12.0)
     };
-    let shown = settled(two, "cap", &format!("/sessions/{id}"), long_enough).await;
+    let shown = two.settled("cap", &format!("/sessions/{id}"), long_enough).await;
     let begins = &shown["buffer"]["startsAt"];
     let from = Timestamp::parse_rfc3339(begins.as_str().unwrap()).unwrap().plus_seconds(3);
     let window = Window::new(from, from.plus_seconds(6));
 
-    let place = &two.first.place;
-    let connect = Connect { url: &place.database_url, max_connections: 1, create: false };
-    let db = Db::connect(connect).await.unwrap();
+    let db = two.database().await;
     let needed = reservation(&db, id, window).await;
     let quota = needed * ROOM_FOR + needed / 2;
     let path = "/admin/users/cap/quota";
@@ -207,7 +146,7 @@ async fn room_for_seven_captures_of_sixty(two: &Two) {
         assert!(clips.iter().all(|clip| clip["status"] != "failed"), "{mine:#}");
         clips.len() == fit && clips.iter().all(|clip| clip["status"] == "ready")
     };
-    settled(two, "cap", "/my-clips?limit=100", all_ready).await;
+    two.settled("cap", "/my-clips?limit=100", all_ready).await;
     let on_disk = bytes_of_videos(&two.first.config.storage.clips, "cap");
     let account = two.get("root", path).await;
     println!("two processes: {on_disk} bytes of videos on disk, account {account}");
@@ -222,7 +161,7 @@ const HOLD_JOBS: &str = "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql
      CREATE TRIGGER held BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION held()";
 const LET_JOBS_GO: &str = "DROP TRIGGER held ON job; DROP FUNCTION held()";
 
-async fn run(db: &Db, statements: &str) {
+pub async fn run(db: &Db, statements: &str) {
     db.conn().execute_unprepared(statements).await.unwrap();
 }
 
@@ -236,26 +175,4 @@ async fn reservation(db: &Db, session: &str, window: Window) -> i64 {
     let sizes: Vec<i64> = touched.map(|row| row.size_bytes).collect();
     assert!(sizes.len() >= 6, "{sizes:?}");
     sizes.iter().sum::<i64>() + 1024 * 1024
-}
-
-/// Asks until it is so, and answers the last answer.
-async fn settled(two: &Two, user: &str, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let asking = async {
-        loop {
-            let shown = two.get(user, path).await;
-            if is_so(&shown) {
-                return shown;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    let asked = tokio::time::timeout(std::time::Duration::from_secs(120), asking).await;
-    asked.unwrap_or_else(|_| panic!("{path} does not become so\n{}", two.first.log()))
-}
-
-fn bytes_of_videos(store: &Path, user: &str) -> u64 {
-    let own = store.join(keys::user_key(&UserId::new(user)));
-    let files = std::fs::read_dir(own).unwrap().flatten();
-    let videos = files.filter(|file| file.path().extension().is_some_and(|end| end == "mp4"));
-    videos.map(|file| file.metadata().unwrap().len()).sum()
 }

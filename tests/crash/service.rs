@@ -139,9 +139,10 @@ impl Service {
         path: &str,
         shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Answer {
-        let Some(base) = process.base() else { return Answer::Absent };
-        let request = self.http.request(method, format!("{base}{path}"));
-        match shape(request.bearer_auth(self.token(user))).send().await {
+        if process.base().is_none() {
+            return Answer::Absent;
+        }
+        match self.send(process, method, user, path, shape).await {
             Ok(response) => {
                 let status = response.status().as_u16();
                 // the status line has been seen: the answer counts, even if the rest of it is lost
@@ -150,6 +151,21 @@ impl Service {
             Err(error) if error.is_connect() => Answer::Absent,
             Err(_) => Answer::Broken,
         }
+    }
+
+    /// The answer with its headers.
+    pub async fn send(
+        &self,
+        process: &Process,
+        method: Method,
+        user: &str,
+        path: &str,
+        shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> reqwest::Result<reqwest::Response> {
+        // one that was killed a moment ago is asked where nobody listens
+        let base = process.base().unwrap_or_else(|| "http://127.0.0.1:1".to_owned());
+        let request = self.http.request(method, format!("{base}{path}"));
+        shape(request.bearer_auth(self.token(user))).send().await
     }
 
     /// Asks what must be answered with 2xx.
