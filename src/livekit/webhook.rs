@@ -117,7 +117,9 @@ fn refuse(reason: &str) -> Error {
         .with("reason", reason)
 }
 
-fn read(body: &[u8]) -> Event {
+/// What a body says, whoever sent it: to be asked after the signature. Never fails; what cannot be read is
+/// [`Fact::Other`] without an id.
+pub fn read(body: &[u8]) -> Event {
     match serde_json::from_slice::<Body>(body) {
         Ok(event) => Event { id: event.id.clone(), fact: event.into_fact() },
         Err(error) => {
