@@ -46,6 +46,7 @@ address() {
   return 1
 }
 
+touch "$work/simulator.log" "$work/service.log"
 secret=livekits-secret-in-this-run-alone
 "$program" simulator --listen 127.0.0.1:0 --key "devkey:$secret" >"$work/simulator.log" 2>&1 &
 pids+=($!)

@@ -47,9 +47,17 @@ def ask(url, method="GET", body=None, token=None):
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
-            return answer.status, json.loads(text) if text else None
+            return answer.status, told(text)
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read() or b"null")
+        return error.code, told(error.read())
+
+
+def told(text):
+    """JSON as what it says, anything else (a list of pictures) as text."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return text.decode("utf-8", "replace")
 
 
 def part(data):
@@ -154,7 +162,7 @@ class Stage:
             return []
 
     def collect(self, answer):
-        for found in re.findall(r'"([^"\s]*/livekit-replay/[^"\s]+)"', json.dumps(answer)):
+        for found in re.findall(r'[^"\s\\#]*/livekit-replay/[^"\s\\#]+', json.dumps(answer)):
             self.urls.add(found)
 
     def feed(self):
