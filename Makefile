@@ -1,6 +1,6 @@
-# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`, `make fuzz`,
-# `make fuzz-http`. Each needs bash, git, make and a Rust
-# toolchain; everything else is installed or named by scripts/setup.sh.
+# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`, `make fuzz`, `make fuzz-http`.
+# Each needs bash, git, make and a Rust toolchain; everything else is installed or named by scripts/setup.sh (what the two
+# for fuzzing need besides, they name themselves).
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench fuzz fuzz-http

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 command -v python3 >/dev/null 2>&1 || { echo "fuzz-http: python3 (with venv) is needed" >&2; exit 1; }
-tools=target/fuzz-http/tools
+tools=$PWD/target/fuzz-http/tools
 if ! [ -x "$tools/bin/st" ]; then
   echo "fuzz-http: installing schemathesis into $tools"
   python3 -m venv "$tools"
