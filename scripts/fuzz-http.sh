@@ -3,7 +3,7 @@
 # ones: no answer of 500 or above but the declared 503, none that is not declared, none that breaks its schema. Ends with
 # a table; 1 if anything was found. The service and its simulated LiveKit are our own, on free loopback ports, with data
 # that goes with the run. `EXAMPLES` requests per operation, generation and good token (100), `SEED` (1), `ONLY` a token
-# kind, `PROFILE=release` for that build.
+# kind, `PROFILE=release` for that build, `LIMITED=1` with the usual rate limits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,8 +54,11 @@ simulator=$(address $! "$work/simulator.log" 'simulated LiveKit at [^ ]+')
 
 export LIVEKIT_URL=ws://$simulator LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=$secret JWT_SECRET=the-apps-secret-in-this-run-alone
 export REPLAY__DATA_DIR=$work/data REPLAY_BUFFER_PATH=$work/buffer REPLAY_STORAGE_PATH=$work/clips PORT=0 RUST_LOG=info
-export REPLAY__RATE_LIMITS__START_PER_MINUTE=0 REPLAY__RATE_LIMITS__CAPTURE_PER_MINUTE=0
-export REPLAY__RATE_LIMITS__DELETE_PER_MINUTE=0 REPLAY__RATE_LIMITS__FILMSTRIP_PER_MINUTE=0
+# with limits on most requests would be refused by them alone
+if [ "${LIMITED:-0}" != 1 ]; then
+  export REPLAY__RATE_LIMITS__START_PER_MINUTE=0 REPLAY__RATE_LIMITS__CAPTURE_PER_MINUTE=0
+  export REPLAY__RATE_LIMITS__DELETE_PER_MINUTE=0 REPLAY__RATE_LIMITS__FILMSTRIP_PER_MINUTE=0
+fi
 unset DATABASE_URL
 "$program" serve >"$work/service.log" 2>&1 &
 service=$!

@@ -11,7 +11,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
 fi
 # the compiler's instrumentation is not stable yet; this opens it on a stable toolchain
 export RUSTC_BOOTSTRAP=1
-# the bundled SQLite is linked by way of two crates, which the sanitizer takes for two of one name
+# the bundled SQLite has two tables of one name in its one file, which the sanitizer takes for one that was linked twice
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_odr_violation=0}
 sanitizer=${SANITIZER:-address}
 seconds=${SECONDS_EACH:-600}

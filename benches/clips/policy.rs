@@ -117,9 +117,10 @@ pub async fn policy(scale: Scale, report: &mut Report) {
         let resident = mebibytes(usage(stage.there.pid()).resident);
         memory.push(vec![memberships.to_string(), resident]);
     }
-    report.table("Decisions among many memberships", DECISIONS, &decisions);
+    let said = format!("{DECISIONS} {} requests of each kind.", stage.requests);
+    report.table("Decisions among many memberships", &said, &decisions);
     report.table("A change of roles on the other replica", CHANGED, &changes);
-    report.table("Memory with many memberships", "Of the replica that was asked.", &memory);
+    report.table("Memory with many memberships", MEMORY, &memory);
     let Stage { here, there, db, .. } = stage;
     db.close().await.unwrap();
     here.close().await;
@@ -132,6 +133,9 @@ const DECISIONS: &str = "Two services on one PostgreSQL, communities of 50 membe
     community defines a role of its own. Requests one after the other, each by another member in another community, with \
     tokens that carry no roles. `GET /me/preferences` asks for no right and reads one row: the price of a request. The \
     busy member belongs to every community.";
+
+const MEMORY: &str = "Of the replica that was asked, after all of the requests above. Memberships stay in the database; rules are in \
+    memory, and up to 256 communities' own policies.";
 
 const CHANGED: &str = "From the 2xx on one replica to the first answer by the new state on the other, which is asked at \
     once. Until that answer every one by the old state is counted.";
