@@ -20,6 +20,7 @@ mod serve;
 mod simulator;
 mod token;
 mod users;
+mod verify;
 
 /// Instant replay for any app on LiveKit.
 #[derive(Debug, Parser)]

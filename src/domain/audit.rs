@@ -37,6 +37,8 @@ text_enum!(
         SessionList = "session.list",
         /// Somebody else's clip was deleted.
         ClipDelete = "clip.delete",
+        /// Clips were compared with their files and put right.
+        ClipVerify = "clip.verify",
         /// Clips were listed.
         ClipList = "clip.list",
         /// A failed job was tried again.

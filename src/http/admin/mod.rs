@@ -7,6 +7,7 @@ mod roles;
 mod settings;
 mod stops;
 mod users;
+mod verify;
 
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -29,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(stops::routes())
         .merge(audit::routes())
         .merge(users::routes())
+        .merge(verify::routes())
 }
 
 const MOST_PER_PAGE: u64 = 200;
