@@ -1,11 +1,12 @@
-# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`. Each needs bash, git, make and a Rust
-# toolchain; everything else is installed or named by scripts/setup.sh.
+# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`, `make fuzz`, `make fuzz-http`.
+# Each needs bash, git, make and a Rust toolchain; everything else is installed or named by scripts/setup.sh (what the two
+# for fuzzing need besides, they name themselves).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench fuzz fuzz-http
 
 help: ## say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: ## install what is missing (FFmpeg, PostgreSQL, Chromium, a C compiler)
 	@scripts/setup.sh
@@ -25,3 +26,9 @@ lint: ## format and lints alone; cargo-deny too where it is installed
 bench: ## measure clips, sessions and cleanup, write docs/performance.md; ONLY="clips exact" for parts, SECONDS=60 for a shorter recording, FULL=1 for everything
 	@scripts/setup.sh bench
 	@$(if $(SECONDS),BENCH_SECONDS=$(SECONDS)) $(if $(FULL),FULL=$(FULL)) cargo bench --locked --bench clips -- $(ONLY)
+
+fuzz: ## random bytes for playlists, webhooks, windows and ranges; SECONDS_EACH=600, ONLY="range" for parts
+	@$(if $(SECONDS_EACH),SECONDS_EACH=$(SECONDS_EACH)) scripts/fuzz.sh $(ONLY)
+
+fuzz-http: ## generated requests for everything in the OpenAPI document, with good and bad tokens; EXAMPLES=100
+	@$(if $(EXAMPLES),EXAMPLES=$(EXAMPLES)) scripts/fuzz-http.sh

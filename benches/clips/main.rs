@@ -1,6 +1,7 @@
 //! `make bench`: what clips cost, measured on the real program, LiveKit simulated and everything else real.
 //!
-//! Arguments name the sections to run: `clips`, `exact`, `eight`, `growth`, `memory`, `arrival`, `sessions`, `sweep`;
+//! Arguments name the sections to run: `clips`, `exact`, `eight`, `growth`, `memory`, `arrival`, `sessions`, `sweep`,
+//! `policy`;
 //! without any, all run. `docs/performance.md` is written, or the sections in it that were run. `FULL=1` runs the long ones at full length,
 //! `BENCH_SECONDS` changes the length of the recording (600), `BENCH_ROUNDS` that of the medians (7).
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -10,6 +11,7 @@ mod captures;
 mod disk;
 mod input;
 mod many;
+mod policy;
 mod report;
 mod service;
 mod sweep;
@@ -19,8 +21,8 @@ use std::path::{Path, PathBuf};
 use captures::Stage;
 use report::Report;
 
-const SECTIONS: [&str; 8] =
-    ["clips", "exact", "eight", "growth", "memory", "arrival", "sessions", "sweep"];
+const SECTIONS: [&str; 9] =
+    ["clips", "exact", "eight", "growth", "memory", "arrival", "sessions", "sweep", "policy"];
 
 /// How much is run.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +94,9 @@ async fn main() {
     }
     if wanted("sweep") {
         sweep::sweep(scale, &mut report).await;
+    }
+    if wanted("policy") {
+        policy::policy(scale, &mut report).await;
     }
     report.write(asked.is_empty());
 }

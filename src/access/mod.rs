@@ -11,6 +11,7 @@ use crate::domain::{
 };
 
 pub mod policy;
+pub mod rulebook;
 pub mod token;
 
 /// The community of instance-wide roles and of default rules; nobody's community has this name.

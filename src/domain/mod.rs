@@ -12,6 +12,7 @@ pub mod limits;
 pub mod names;
 pub mod playlist;
 pub mod preview;
+pub mod range;
 pub mod retention;
 pub mod selection;
 pub mod share;

@@ -11,6 +11,7 @@ use crate::{
     access::{
         Caller, EVERYWHERE, Permission,
         policy::{self, Decision, Policy, Roles, Rule},
+        rulebook::Rulebook,
     },
     domain::{
         id::{CommunityId, UserId},
@@ -32,7 +33,7 @@ pub struct PolicyCache {
 #[derive(Debug)]
 struct Versioned {
     version: Option<String>,
-    policy: Policy,
+    rules: Rulebook,
 }
 
 /// Writes the rules a fresh database begins with, once: a rule that an administrator removes stays removed. Called at
@@ -62,7 +63,8 @@ pub async fn roles_of(
     community: Option<&CommunityId>,
 ) -> Result<Roles> {
     let held = held_by(deps, &caller.user_id, community).await?;
-    let removals = store::member::list_removals(deps.db.conn(), &caller.user_id).await?;
+    let places = places(community);
+    let removals = store::member::list_removals(deps.db.conn(), &caller.user_id, &places).await?;
     let removed_at = |place: &str| -> Option<Timestamp> {
         removals
             .iter()
@@ -87,6 +89,13 @@ pub async fn roles_of(
     Ok(Roles::new(everywhere, here, belongs))
 }
 
+/// Where roles are held that count in `community`: whoever belongs to a thousand others is not read with them.
+fn places(community: Option<&CommunityId>) -> Vec<CommunityId> {
+    let mut places = vec![CommunityId::new(EVERYWHERE)];
+    places.extend(community.cloned());
+    places
+}
+
 /// What rows alone say.
 struct Held {
     everywhere: Vec<String>,
@@ -95,7 +104,7 @@ struct Held {
 }
 
 async fn held_by(deps: &Deps, user: &UserId, community: Option<&CommunityId>) -> Result<Held> {
-    let rows = store::member::list_of_user(deps.db.conn(), user).await?;
+    let rows = store::member::list_held(deps.db.conn(), user, &places(community)).await?;
     // the name of everywhere is nobody's community
     let community = community.filter(|community| community.as_str() != EVERYWHERE);
     let mut held = Held { everywhere: Vec::new(), here: Vec::new(), belongs: false };
@@ -118,7 +127,7 @@ pub async fn explain(
     community: Option<&CommunityId>,
 ) -> Result<Decision> {
     let roles = roles_of(deps, caller, community).await?;
-    current(deps).await?.policy.explain(&roles, community, permission)
+    policy_in(deps, community).await?.explain(&roles, community, permission)
 }
 
 /// Whether the caller has this right in `community`; without a community an instance-wide role decides.
@@ -154,7 +163,7 @@ pub async fn allowed_for_user(
 ) -> Result<bool> {
     let held = held_by(deps, user, community).await?;
     let roles = Roles::new(held.everywhere, held.here, held.belongs);
-    current(deps).await?.policy.allows(&roles, community, permission)
+    policy_in(deps, community).await?.allows(&roles, community, permission)
 }
 
 /// Whether the caller is an instance admin.
@@ -186,13 +195,18 @@ pub(super) async fn permissions_of(
     role: &str,
     community: Option<&CommunityId>,
 ) -> Result<(Vec<Permission>, bool)> {
-    current(deps).await?.policy.permissions_of(role, community)
+    policy_in(deps, community).await?.permissions_of(role, community)
 }
 
 fn denied(permission: Permission, community: Option<&CommunityId>, because: &str) -> Error {
     Error::new(Code::PermissionDenied, format!("{permission} is not permitted. {because}"))
         .with("permission", permission.as_str())
         .with("communityId", community.map(CommunityId::as_str))
+}
+
+/// What decides in `community`, by the rules that the database has now.
+async fn policy_in(deps: &Deps, community: Option<&CommunityId>) -> Result<Arc<Policy>> {
+    current(deps).await?.rules.policy_in(community).await
 }
 
 /// The rules of the version that the database has now.
@@ -213,7 +227,7 @@ async fn current(deps: &Deps) -> Result<Arc<Versioned>> {
         .filter(|row| row.ptype == "p")
         .map(|row| Rule { subject: row.v0, domain: row.v1, permission: row.v2 })
         .collect();
-    let fresh = Arc::new(Versioned { version, policy: Policy::build(rules).await? });
+    let fresh = Arc::new(Versioned { version, rules: Rulebook::read(rules).await? });
     deps.policy.current.store(Some(Arc::clone(&fresh)));
     tracing::info!(version = fresh.version, "access rules read");
     Ok(fresh)

@@ -12,7 +12,10 @@ use axum::{
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    domain::range::{Wanted, parse_range},
+    error::{Code, Error, Result},
+};
 
 /// Read from disk at once.
 const CHUNK: usize = 128 * 1024;
@@ -41,15 +44,6 @@ pub struct Open<'a> {
     pub content_type: &'static str,
     /// Changes whenever the bytes do; without quotes.
     pub tag: &'a str,
-}
-
-/// Which bytes are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Whole,
-    /// First and last, both inside.
-    Part(u64, u64),
-    Unsatisfiable,
 }
 
 /// Bytes in memory to be sent.
@@ -197,41 +191,7 @@ fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
     if headers.get(header::IF_RANGE).is_some_and(|given| given.as_bytes() != tag.as_bytes()) {
         return Wanted::Whole;
     }
-    range.to_str().ok().map_or(Wanted::Whole, |range| parse(range, size))
-}
-
-/// RFC 9110, 14.1.2. What cannot be read as one byte range is as if it were not there.
-fn parse(range: &str, size: u64) -> Wanted {
-    let Some((unit, set)) = range.split_once('=') else { return Wanted::Whole };
-    if !unit.trim().eq_ignore_ascii_case("bytes") || set.contains(',') {
-        return Wanted::Whole;
-    }
-    let Some((first, last)) = set.trim().split_once('-') else { return Wanted::Whole };
-    let (first, last) = (first.trim(), last.trim());
-    match (number(first), number(last)) {
-        (Some(first), Some(last)) if last < first => Wanted::Whole,
-        (Some(first), last) if last.is_some() || set.trim().ends_with('-') => {
-            if first >= size {
-                return Wanted::Unsatisfiable;
-            }
-            Wanted::Part(first, last.unwrap_or(u64::MAX).min(size - 1))
-        }
-        (None, Some(suffix)) if first.is_empty() => {
-            if suffix == 0 || size == 0 {
-                return Wanted::Unsatisfiable;
-            }
-            Wanted::Part(size.saturating_sub(suffix), size - 1)
-        }
-        _ => Wanted::Whole,
-    }
-}
-
-/// Digits only; more than fit are "beyond any file".
-fn number(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(text.parse().unwrap_or(u64::MAX))
+    range.to_str().ok().map_or(Wanted::Whole, |range| parse_range(range, size))
 }
 
 /// RFC 6266: an ASCII name for old clients, the true one encoded.
@@ -254,37 +214,6 @@ pub(super) fn disposition(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_range_of_bytes_is_understood_in_all_its_forms() {
-        assert_eq!(parse("bytes=0-0", 10), Wanted::Part(0, 0));
-        assert_eq!(parse("bytes=2-", 10), Wanted::Part(2, 9));
-        assert_eq!(parse("bytes=2-99", 10), Wanted::Part(2, 9));
-        assert_eq!(parse("bytes=-3", 10), Wanted::Part(7, 9));
-        assert_eq!(parse("bytes=-99", 10), Wanted::Part(0, 9));
-        assert_eq!(parse("bytes=10-", 10), Wanted::Unsatisfiable);
-        assert_eq!(parse("bytes=-0", 10), Wanted::Unsatisfiable);
-        assert_eq!(parse("bytes=0-", 0), Wanted::Unsatisfiable);
-        assert_eq!(parse("bytes=99999999999999999999-", 10), Wanted::Unsatisfiable);
-    }
-
-    #[test]
-    fn what_is_no_single_range_of_bytes_is_ignored() {
-        for range in [
-            "bytes=0-1,3-4",
-            "lines=0-1",
-            "bytes",
-            "bytes=",
-            "bytes=5-2",
-            "bytes=a-b",
-            "bytes=-",
-            "bytes=+1-2",
-            "bytes=1-x",
-            "bytes=x-1",
-        ] {
-            assert_eq!(parse(range, 10), Wanted::Whole, "{range}");
-        }
-    }
 
     #[test]
     fn a_name_to_save_under_cannot_leave_its_header() {

@@ -68,7 +68,8 @@ async fn ready(State(state): State<AppState>) -> Answer<Json<Alive>> {
 
 /// Every part with its latency. Instance admin.
 #[utoipa::path(get, path = "/health/detailed", tag = "operation", security(("bearer" = [])),
-    responses((status = 200, description = "How every part is.", body = Detailed)))]
+    responses((status = 200, description = "How every part is.", body = Detailed),
+        (status = 403, description = "`permission_denied`")))]
 async fn detailed(State(state): State<AppState>, caller: Caller) -> Answer<Json<Detailed>> {
     authorize::require_instance_admin(&state.deps, &caller).await?;
     let deps = &state.deps;

@@ -99,6 +99,7 @@ struct OfClip {
         (status = 206, description = "One range of it", content_type = "video/mp2t"),
         (status = 304, description = "Unchanged"),
         (status = 401, description = "`unauthenticated` with `reason` `bad_link` (also once the recording was discarded) or `link_expired`"),
+        (status = 403, description = "`not_owner`"),
         (status = 404, description = "`not_found`: unknown, not usable, or no longer kept"),
         (status = 416, description = "`range_not_satisfiable`"),
         (status = 503, description = "`storage_unavailable`"),

@@ -257,12 +257,16 @@ impl StopBody {
 /// Start a replay buffer of the caller's screen share. 201 once LiveKit accepted; any error answer means that this
 /// call records nothing, now or later.
 #[utoipa::path(
-    post, path = "/start", tag = "sessions", request_body = StartBody,
+    post, path = "/start", tag = "sessions", request_body = StartBody, security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     responses(
         (status = 201, description = "Recording was accepted by LiveKit", body = SessionBody),
+        (status = 403, description = "`permission_denied`, `community_disabled`, `track_not_yours`"),
         (status = 409, description = "`buffer_already_active`, `screen_share_not_found`, `community_mismatch`"),
         (status = 429, description = "`community_limit_reached`, `rate_limited`"),
+        (status = 502, description = "`livekit_rejected_credentials`"),
+        (status = 503, description = "`livekit_unreachable`, `egress_unavailable`, `storage_unavailable`, `overloaded`, `draining`"),
+        (status = 504, description = "`egress_start_timeout`"),
     )
 )]
 async fn start(
@@ -300,6 +304,7 @@ async fn start(
 /// Stop a session; its media stays capturable for a while.
 #[utoipa::path(
     post, path = "/stop/{sessionId}", tag = "sessions", params(("sessionId" = String, Path)),
+    security(("bearer" = [])),
     responses((status = 200, body = StopBody), (status = 409, description = "`session_not_active`"))
 )]
 async fn stop(
@@ -314,6 +319,7 @@ async fn stop(
 /// Stop the caller's session.
 #[utoipa::path(
     post, path = "/stop", tag = "sessions",
+    security(("bearer" = [])),
     responses((status = 200, body = StopBody), (status = 409, description = "`session_not_active`"))
 )]
 async fn stop_own(
@@ -325,7 +331,8 @@ async fn stop_own(
 }
 
 /// The caller's capturable sessions, newest first.
-#[utoipa::path(get, path = "/sessions", tag = "sessions", responses((status = 200, body = SessionList)))]
+#[utoipa::path(get, path = "/sessions", tag = "sessions", security(("bearer" = [])),
+    responses((status = 200, body = SessionList)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
@@ -339,6 +346,7 @@ async fn list(
 /// The caller's newest capturable session.
 #[utoipa::path(
     get, path = "/session", tag = "sessions",
+    security(("bearer" = [])),
     responses((status = 200, body = SessionBody), (status = 404, description = "`no_session`"))
 )]
 async fn newest(
@@ -352,6 +360,7 @@ async fn newest(
 /// One session with its buffer.
 #[utoipa::path(
     get, path = "/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
+    security(("bearer" = [])),
     responses((status = 200, body = SessionBody), (status = 404, description = "`not_found`"))
 )]
 async fn one(
@@ -366,7 +375,12 @@ async fn one(
 /// Stop a session and let its buffer go as soon as accepted captures have their bytes.
 #[utoipa::path(
     delete, path = "/sessions/{id}", tag = "sessions", params(("id" = String, Path)),
-    responses((status = 200, body = StopBody), (status = 404, description = "`not_found`"))
+    security(("bearer" = [])),
+    responses(
+        (status = 200, body = StopBody),
+        (status = 404, description = "`not_found`"),
+        (status = 429, description = "`rate_limited`"),
+    )
 )]
 async fn discard(
     State(state): State<AppState>,
@@ -408,6 +422,7 @@ struct StatusQuery {
 /// Who is being recorded in a room. For those it does not concern the answer is that of an unknown room: empty.
 #[utoipa::path(
     get, path = "/status/{roomName}", tag = "sessions", params(("roomName" = String, Path)),
+    security(("bearer" = [])),
     responses((status = 200, body = StatusBody))
 )]
 async fn status(
@@ -421,6 +436,7 @@ async fn status(
 /// The same, for room names that do not fit into a path.
 #[utoipa::path(
     get, path = "/status", tag = "sessions", params(StatusQuery),
+    security(("bearer" = [])),
     responses((status = 200, body = StatusBody))
 )]
 async fn status_by_query(

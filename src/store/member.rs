@@ -73,6 +73,22 @@ pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> 
         .map_err(|error| db_error("listing a user's roles", error))
 }
 
+/// The user's roles in some places.
+pub async fn list_held<C: Conn>(
+    db: &C,
+    user: &UserId,
+    places: &[CommunityId],
+) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .filter(Column::CommunityId.is_in(places.iter().cloned()))
+        .order_by_asc(Column::CommunityId)
+        .order_by_asc(Column::Role)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing a user's roles", error))
+}
+
 /// Whether a user has a role in a community by a row.
 pub async fn has<C: Conn>(
     db: &C,
@@ -163,10 +179,15 @@ pub async fn remove(tx: &Tx, community: &CommunityId, user: &UserId, now: Timest
         .map_err(|error| db_error("recording a removal", error))
 }
 
-/// The user's removals.
-pub async fn list_removals<C: Conn>(db: &C, user: &UserId) -> Result<Vec<removal::Model>> {
+/// The user's removals from some places.
+pub async fn list_removals<C: Conn>(
+    db: &C,
+    user: &UserId,
+    places: &[CommunityId],
+) -> Result<Vec<removal::Model>> {
     removal::Entity::find()
         .filter(removal::Column::UserId.eq(user.clone()))
+        .filter(removal::Column::CommunityId.is_in(places.iter().cloned()))
         .all(db)
         .await
         .map_err(|error| db_error("listing removals", error))

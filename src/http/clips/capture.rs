@@ -247,6 +247,7 @@ pub(super) struct TrimBody {
         (status = 409, description = "`clip_not_ready`"),
         (status = 422, description = "`window_invalid`, `validation_failed`"),
         (status = 429, description = "`rate_limited`: counts as a capture"),
+        (status = 500, description = "`ffmpeg_failed`, with the `clipId`"),
         (status = 507, description = "`quota_exceeded`, `insufficient_disk`"),
     )
 )]

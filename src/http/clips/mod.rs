@@ -265,7 +265,10 @@ struct DeletedBody {
 #[utoipa::path(
     delete, path = "/clips/{id}", tag = "clips", params(("id" = String, Path)),
     security(("bearer" = [])),
-    responses((status = 200, description = "It is gone", body = DeletedBody))
+    responses(
+        (status = 200, description = "It is gone", body = DeletedBody),
+        (status = 429, description = "`rate_limited`"),
+    )
 )]
 async fn remove(
     State(state): State<AppState>,
