@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::Deps;
+use super::{Deps, outbox};
 use crate::{
     error::Result,
     store::{self, quota},
@@ -46,13 +46,16 @@ pub async fn run(deps: &Deps, dry_run: bool) -> Result<Counts> {
         );
         if !dry_run {
             quota::correct(&tx, &account).await?;
+            let added = account.true_used.saturating_sub(account.used_bytes);
+            let now = deps.clock.now();
+            outbox::bytes_taken(&tx, deps, &account.user_id, added, now).await?;
             counts.corrected += 1;
         }
     }
     if dry_run {
         store::rollback(tx).await?
     } else {
-        store::commit(tx).await?
+        outbox::commit(deps, tx).await?
     }
     metrics::gauge!("livekit_replay_quota_drift_bytes").set(counts.drift_bytes as f64);
     Ok(counts)

@@ -27,7 +27,7 @@ use crate::{
     },
     error::{Error, Result},
     flow::{
-        Deps,
+        Deps, outbox,
         stores::{self, Which},
     },
     store::{
@@ -254,5 +254,8 @@ async fn first_media(tx: &store::Tx, deps: &Deps, session: &SessionId) -> Result
         updated_at: Set(deps.clock.now()),
         ..Default::default()
     };
-    session::update_if(tx, session, &[SessionStatus::Starting], change).await.map(drop)
+    if session::update_if(tx, session, &[SessionStatus::Starting], change).await? {
+        outbox::first_media(tx, session, deps.clock.now()).await?;
+    }
+    Ok(())
 }

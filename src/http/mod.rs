@@ -20,6 +20,7 @@ mod admin;
 pub mod bytes;
 pub mod clips;
 pub mod error;
+mod events;
 pub mod extract;
 mod failures;
 mod health;
@@ -110,5 +111,6 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
         .merge(limited(stream::routes(), Limited::Capture, Method::GET))
         .merge(admin::routes())
         .merge(me::routes())
+        .merge(events::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

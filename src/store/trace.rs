@@ -35,7 +35,9 @@ const WORDS: &[&str] = &[
     "destination",
     "egress_id",
     "end_reason",
+    "endpoint",
     "error_code",
+    "event_id",
     "file_name",
     "gap_policy",
     "job",
@@ -194,6 +196,12 @@ pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
         draft.finish(format!("UPDATE session SET started_by = {nobody} WHERE started_by = {him}")),
     )
     .await?;
+    let started = format!("\"startedBy\":{}", serde_json::Value::from(whose.user.as_str()));
+    let mut draft = Draft::on(tx);
+    let (held, nobody) = (draft.take(&started), draft.take("\"startedBy\":\"\""));
+    let named = draft.holds("data", &started);
+    let sql = format!("UPDATE event SET data = replace(data, {held}, {nobody}) WHERE {named}");
+    run(tx, draft.finish(sql)).await?;
     gone += erase_addressee(tx, &whose.user).await?;
     Ok(gone)
 }

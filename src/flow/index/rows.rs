@@ -9,7 +9,7 @@ use crate::{
         timeline::{PTS_BASE, PTS_PER_SECOND, unwrap_pts},
     },
     error::Result,
-    flow::Deps,
+    flow::{Deps, outbox},
     media::ts::SegmentFacts,
     store::{
         self, Set,
@@ -245,7 +245,7 @@ pub(super) async fn write(
     if ended && !epoch.playlist_ended {
         note_end_in(&tx, epoch).await?;
     }
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     Ok(written)
 }
 

@@ -2,6 +2,7 @@
 //! community that the address or `communityId` names; the flow asks for it.
 
 mod audit;
+mod events;
 mod lists;
 mod roles;
 mod settings;
@@ -29,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(stops::routes())
         .merge(audit::routes())
         .merge(users::routes())
+        .merge(events::routes())
 }
 
 const MOST_PER_PAGE: u64 = 200;
