@@ -51,14 +51,13 @@ impl EventKind {
     }
 }
 
-/// What the change of a session's status is called; `None` where it is none, or was told before. `Starting` to
-/// `Active` is the first media, and told by whoever indexes it.
+/// What the change of a session's status is called; `None` where it is none. `Starting` to `Active` is the first media,
+/// which whoever indexes it tells.
 pub fn of_change(before: SessionStatus, after: SessionStatus) -> Option<EventKind> {
     use SessionStatus::{Active, Degraded, Starting};
     match (before, after) {
         (Starting | Active, Degraded) => Some(EventKind::Degraded),
         (Degraded, Active) => Some(EventKind::Restarted),
-        (Starting, Active) => Some(EventKind::SegmentsReady),
         _ => None,
     }
 }

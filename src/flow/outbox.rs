@@ -77,7 +77,7 @@ pub(super) async fn epoch_accepted(
     session(tx, kind, &locked.id, now).await
 }
 
-/// The first media of a session came, in the transaction that made it active. If nobody wrote LiveKit's answer down yet
+/// The first media of a session came, in the transaction that indexes it. If nobody wrote LiveKit's answer down yet
 /// (whoever waits for it may have died), this is its start, too.
 pub(super) async fn first_media(tx: &Tx, id: &SessionId, now: Timestamp) -> Result<()> {
     let first = epoch::find(tx, id, 1).await?;

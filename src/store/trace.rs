@@ -363,7 +363,19 @@ fn without_others(line: &str, whose: &Whose) -> Result<serde_json::Value> {
     }
     // an answer given to him may tell of others
     row.remove("body");
+    if let Some(serde_json::Value::String(data)) = row.get_mut("data") {
+        without_starter(data, whose);
+    }
     Ok(row.into())
+}
+
+/// An event of his may name who started his session.
+fn without_starter(data: &mut String, whose: &Whose) {
+    let Ok(serde_json::Value::Object(mut told)) = serde_json::from_str(data) else { return };
+    if told.get("startedBy").is_some_and(|other| other != whose.user.as_str()) {
+        told.insert("startedBy".to_owned(), serde_json::Value::Null);
+        *data = serde_json::Value::Object(told).to_string();
+    }
 }
 
 fn as_json(draft: &Draft, table: &Table) -> String {

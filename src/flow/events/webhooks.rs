@@ -9,7 +9,7 @@ use super::shown;
 use crate::{
     config::Webhook,
     domain::event::pause,
-    error::{Error, Result},
+    error::Result,
     flow::Deps,
     outbound::{self, Told},
     store::{
@@ -61,17 +61,23 @@ pub async fn deliver_next(deps: &Deps, endpoint: &Webhook) -> Result<bool> {
     let conn = deps.db.conn();
     let leased = delivery::lease(conn, &endpoint.name, &owner, now, now.plus(LEASE)).await?;
     let Some(row) = leased else { return Ok(false) };
-    let Some(event) = event::find(conn, &row.event_id).await? else {
-        // its user was erased at this moment
-        return Err(Error::not_found("event"));
-    };
-    let told = match shown::to_app(deps, &event) {
-        Ok(body) => {
-            outbound::tell(endpoint, event.id.as_str(), body.to_string(), deps.clock.now()).await
+    let event = event::find(conn, &row.event_id).await?;
+    let body = event.as_ref().map(|event| shown::to_app(deps, event)).transpose();
+    let (told, outcome) = match body {
+        Ok(Some(body)) => {
+            let (id, body) = (row.event_id.as_str(), body.to_string());
+            let told = outbound::tell(endpoint, id, body, deps.clock.now()).await;
+            let outcome = judge(deps, &row, &told);
+            (told, outcome)
         }
-        Err(error) => Told { status: None, retry_after: None, fault: Some(error.chain()) },
+        // its user was erased, or it went while it was made to begin anew; or it is nothing that can be sent
+        nothing => {
+            let why = nothing.err().map_or("the event is kept no more".to_owned(), |e| e.chain());
+            let told = Told { status: None, retry_after: None, fault: Some(why.clone()) };
+            let state = DeliveryState::Dead;
+            (told, Outcome { state, run_after: now, status: None, error: Some(why) })
+        }
     };
-    let outcome = judge(deps, &row, &told);
     let state = outcome.state;
     let written = delivery::finish(conn, &row, &owner, outcome, deps.clock.now()).await?;
     let word = match (state, told.is_taken()) {

@@ -238,8 +238,11 @@ pub(super) async fn write(
         }
     }
     if let Some((from, to)) = media {
+        let before = session::lock(&tx, &session.id).await?;
         session::widen_media(&tx, &session.id, from, to, rate).await?;
-        super::first_media(&tx, deps, &session.id).await?;
+        if let Some(before) = before {
+            super::media_came(&tx, deps, &before).await?;
+        }
         note_media(&tx, deps, epoch).await?;
     }
     if ended && !epoch.playlist_ended {
