@@ -8,9 +8,16 @@ use crate::{
     harness::{App, Engine, Setup, on_both_engines},
     reader::{Reader, Received},
 };
-use livekit_replay::simulator::{CallAction, CallFault, Media, Share};
+use livekit_replay::{
+    domain::{id::UserId, keys},
+    simulator::{CallAction, CallFault, Media, Share},
+};
 
-on_both_engines!(every_kind_is_told_once_for_its_cause, a_start_that_fails_is_told_as_failed);
+on_both_engines!(
+    every_kind_is_told_once_for_its_cause,
+    a_start_that_fails_is_told_as_failed,
+    a_clip_that_could_not_be_published_was_never_told_to_be_ready,
+);
 
 const SMALL: Share = Share { width: 320, height: 180, audio: false, media: Media::Live };
 
@@ -182,7 +189,7 @@ async fn a_start_that_fails_is_told_as_failed(engine: Engine) {
     stream.placed().await;
     app.sim.publish_share("red-room", "ann", SMALL).expect("a share");
     app.sim.add_call_fault(CallFault {
-        method: "StartEgress".to_owned(),
+        method: "StartTrackCompositeEgress".to_owned(),
         action: CallAction::Error { code: "unavailable".to_owned(), msg: "no worker".to_owned() },
         times: None,
         for_ms: None,
@@ -196,5 +203,29 @@ async fn a_start_that_fails_is_told_as_failed(engine: Engine) {
     // and then one that works: nothing was told of the failed one in between
     app.start_session("ann", "red-room").await;
     assert_eq!(stream.next().await.expect("an event").kind, "replay_buffer_started");
+    app.stop().await;
+}
+
+/// `clip_ready` is written before the files get their names; where that fails, the whole transaction is taken back.
+async fn a_clip_that_could_not_be_published_was_never_told_to_be_ready(engine: Engine) {
+    let app = Setup::on(engine).start("unpublished").await;
+    let mut stream = Reader::of(&app, "ann", None).await;
+    stream.placed().await;
+    app.sim.publish_share("red-room", "ann", SMALL).expect("a share");
+    let session = app.start_session("ann", "red-room").await;
+    app.wait_for_buffer("ann", &session, 4.0).await;
+    // a file where her directory would be
+    let directory = app.dir.join("clips").join(keys::user_key(&UserId::new("ann")));
+    std::fs::write(&directory, b"in the way").expect("a file");
+    let body = json!({ "sessionId": session, "durationSeconds": 3, "precision": "keyframe" });
+    let (status, answer) = app.post_async("ann", "/capture", body).await;
+    assert_eq!(status, 202, "{answer:#}");
+    let mut kinds = Vec::new();
+    while kinds.last().is_none_or(|kind| kind != "clip_failed") {
+        kinds.push(stream.next().await.expect("an event").kind);
+    }
+    assert_eq!(kinds, ["replay_buffer_started", "segments_ready", "clip_processing", "clip_failed"]);
+    let (_, clip) = app.get("ann", &format!("/clips/{}", answer["clipId"].as_str().expect("an id"))).await;
+    assert_eq!(clip["status"], "failed");
     app.stop().await;
 }
