@@ -70,6 +70,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("job.id", "a durable piece of work"),
     ("job.kind", "what it is"),
     ("request_id", "the request that caused the line; x-request-id of its answer"),
+    ("client", "the address a request came from, or that a trusted proxy names"),
     ("latency_ms", "time to the answer"),
     ("pictures_copied", "pictures of a clip that are as they were recorded"),
     ("pictures_encoded", "pictures of a clip that were encoded again"),

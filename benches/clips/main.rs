@@ -5,6 +5,7 @@
 //! `BENCH_SECONDS` changes the length of the recording (600), `BENCH_ROUNDS` that of the medians (7).
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod arriving;
 mod captures;
 mod disk;
 mod input;
@@ -83,7 +84,8 @@ async fn main() {
         stage.close().await;
     }
     if wanted("arrival") {
-        many::arrival(scale, &mut report).await;
+        arriving::alone(scale, &mut report).await;
+        arriving::among(scale, &mut report).await;
     }
     if wanted("sessions") {
         many::sessions(scale, &mut report).await;

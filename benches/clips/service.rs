@@ -214,6 +214,15 @@ impl Service {
         (status, response.json().await.unwrap_or(Value::Null))
     }
 
+    /// One of the figures without labels.
+    pub async fn figure(&self, name: &str) -> f64 {
+        let root = self.base.trim_end_matches("/livekit-replay");
+        let response = self.http.get(format!("{root}/metrics")).send().await.unwrap();
+        let text = response.text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.expect("the figure is there").trim().parse().unwrap()
+    }
+
     /// Starts a session whose egress writes nothing; its media begins `age` ago.
     pub async fn session(&self, user: &str, age: Duration, audio: bool) -> Session {
         let room = format!("bench-{user}");

@@ -21,6 +21,7 @@ use crate::{
     telemetry,
 };
 
+mod connections;
 pub mod control;
 mod failure;
 pub mod lock;
@@ -192,6 +193,7 @@ pub async fn start(
     let router = http::router(state);
     let socket = control::bind(&deps.config)?;
     let scheduled = schedule::start(&deps).await?;
+    let limits = connections::Limits::of_this_process();
     let running =
         Running { addr, deps, doors: TaskTracker::new(), broken: CancellationToken::new(), locks };
     let deps = || running.deps.clone();
@@ -204,7 +206,7 @@ pub async fn start(
     running.open("schedule", keep_schedule(scheduled, deps()));
     running.open("figures", keep_figures(deps()));
     running.open("keys", keep_keys(verifier, deps()));
-    running.open("http", serve_http(listener, router, deps()));
+    running.open("http", connections::serve(listener, router, limits, deps().stop));
     tracing::info!(address = %addr, instance = %running.deps.instance, replica = running.deps.replica, "ready");
     Ok(running)
 }
@@ -217,15 +219,6 @@ async fn keep_schedule(scheduled: schedule::Handle, deps: Deps) {
 
 async fn keep_keys(verifier: Arc<Verifier>, deps: Deps) {
     verifier.keep_fresh(Arc::clone(&deps.clock), deps.stop.clone()).await;
-}
-
-async fn serve_http(listener: TcpListener, router: axum::Router, deps: Deps) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served =
-        axum::serve(listener, service).with_graceful_shutdown(deps.stop.clone().cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the HTTP door failed");
-    }
 }
 
 /// What a dead predecessor left is settled before any door opens. Only the embedded engine has a single process, so

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::{
@@ -118,6 +119,11 @@ fn read_database(reader: &mut Reader<'_>, data_dir: &Path) -> Database {
     }
 }
 
+/// An address counts as the network of it alone.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
+}
+
 fn read_server(reader: &mut Reader<'_>) -> Server {
     let host = reader.text_that("server.host", "an IP address such as 127.0.0.1", |text| {
         text == "localhost" || text.parse::<IpAddr>().is_ok()
@@ -134,8 +140,11 @@ fn read_server(reader: &mut Reader<'_>) -> Server {
             .unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
         port: reader.number("server.port", 0..=65_535),
         public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
-        trusted_proxies: reader
-            .list_of("server.trusted_proxies", "IP addresses", |text| text.parse().ok()),
+        trusted_proxies: reader.list_of(
+            "server.trusted_proxies",
+            "IP addresses or networks such as 10.0.0.0/8",
+            network,
+        ),
         cors_origins: reader.list_of(
             "server.cors_origins",
             "origins such as https://app.example.org, or *",

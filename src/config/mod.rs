@@ -18,6 +18,7 @@ pub use load::{Demand, Sources, load};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 use sha2::{Digest, Sha256};
@@ -84,8 +85,8 @@ pub struct Server {
     pub port: u16,
     /// Makes links absolute.
     pub public_url: Option<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    /// Proxies whose `X-Forwarded-For` is believed, by network.
+    pub trusted_proxies: Vec<IpNet>,
     /// Origins a browser may call from.
     pub cors_origins: Vec<String>,
     /// How long a shutdown waits for work to end.

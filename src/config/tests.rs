@@ -111,7 +111,7 @@ fn texts_from_the_environment_stay_texts_lists_are_split_and_the_old_quota_count
     let digits = "12345678901234567890123456789012";
     let config = loaded(&[
         ("JWT_SECRET", digits),
-        ("REPLAY__SERVER__TRUSTED_PROXIES", "10.0.0.1, ::1"),
+        ("REPLAY__SERVER__TRUSTED_PROXIES", "10.0.0.1, fd00::/8"),
         ("REPLAY__LIVEKIT__WEBHOOK_KEYS", "a:1,b:2:3"),
         ("DEFAULT_USER_REPLAY_QUOTA_GB", "0.5"),
         ("REPLAY__SERVER__PUBLIC_URL", ""),

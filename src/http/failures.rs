@@ -52,15 +52,13 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 fn common(operation: &Operation) -> Vec<(&'static str, &'static str)> {
-    let mut found = Vec::new();
+    // of every route: an address that is too long or holds control characters
+    let mut found = vec![("422", "`validation_failed`, naming the field")];
     if operation.security.is_some() {
         found.push(("401", "`unauthenticated`, with its `reason`"));
         found.push(("503", "`overloaded`, `draining`, `storage_unavailable`"));
     }
     let parameters = operation.parameters.as_deref().unwrap_or_default();
-    if !parameters.is_empty() || operation.request_body.is_some() {
-        found.push(("422", "`validation_failed`, naming the field"));
-    }
     let in_path = |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if one.parameter_in == ParameterIn::Path);
     if parameters.iter().any(in_path) {
         found.push(("404", "`not_found`: not there, or not for the caller to see"));

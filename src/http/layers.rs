@@ -20,6 +20,7 @@ use tower_http::{
 
 use super::{
     AppState,
+    client::{self, ClientAddress},
     error::{self, Problem},
     extract::Arrived,
 };
@@ -28,6 +29,8 @@ use crate::error::{Code, Error};
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's own id is kept up to this length.
 const REQUEST_ID_BYTES: usize = 64;
+/// Of path and query together: the longest that is needed is a signed link.
+const ADDRESS_BYTES: usize = 8 * 1024;
 /// What a request may take beyond the longest wait we grant.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(30);
 
@@ -58,6 +61,7 @@ pub fn wrap(router: Router, state: &AppState) -> Router {
                 .on_failure(()),
         )
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        .layer(middleware::from_fn_with_state(state.clone(), client::note))
         .layer(middleware::from_fn_with_state(state.clone(), note_arrival))
         .layer(PropagateRequestIdLayer::new(X_REQUEST_ID))
         .layer(SetRequestIdLayer::new(X_REQUEST_ID, FreshId))
@@ -97,9 +101,11 @@ async fn note_arrival(State(state): State<AppState>, mut request: Request, next:
 /// The span of a request. The address itself is never logged: signed links carry their right in it.
 fn make_span(request: &Request) -> tracing::Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    let client = request.extensions().get::<ClientAddress>().map(|ClientAddress(ip)| ip);
     tracing::info_span!(
         "http.request",
         request_id = id,
+        client = client.map(tracing::field::display),
         method = %request.method(),
         route = route_of(request),
         status = tracing::field::Empty,
@@ -185,9 +191,13 @@ fn cors(origins: &[String]) -> CorsLayer {
         .max_age(Duration::from_secs(600))
 }
 
-/// Control characters in an address are nobody's name: refused before any query sees them (PostgreSQL takes no NUL).
+/// Addresses that are too long are refused; control characters in one are nobody's name: refused before any query sees them (PostgreSQL takes no NUL).
 async fn refuse_hostile_address(request: Request, next: Next) -> Response {
     let uri = request.uri();
+    if uri.path_and_query().is_some_and(|all| all.as_str().len() > ADDRESS_BYTES) {
+        let detail = format!("path and query together have at most {ADDRESS_BYTES} bytes");
+        return Problem(Error::invalid_field("address", detail)).into_response();
+    }
     if has_control(uri.path()) {
         return Problem(Error::invalid_field("path", "control characters are not taken"))
             .into_response();

@@ -18,6 +18,7 @@ use crate::{
 
 mod admin;
 pub mod bytes;
+mod client;
 pub mod clips;
 pub mod error;
 mod events;

@@ -3,6 +3,7 @@
 
 mod administration;
 mod audit;
+mod edge;
 mod limits;
 mod own;
 mod refusals;

@@ -60,6 +60,9 @@ async fn every_refusal_is_a_problem(house: &House) {
     }
     let long = format!("/livekit-replay/admin/users/{}/quota", "x".repeat(257));
     house.get(&long, &admin).await.problem(422, "validation_failed");
+    let endless = format!("/livekit-replay/me/quota?x={}", "x".repeat(9000));
+    let refused = house.get(&endless, &admin).await.problem(422, "validation_failed");
+    assert_eq!(refused["errors"][0]["field"], "address");
 }
 
 async fn what_is_public_answers_without_a_token(house: &House) {
