@@ -40,8 +40,8 @@ const BATCH: u64 = 200;
 const HELD: usize = 512;
 /// Streams of one user in this process.
 const STREAMS_OF_ONE: usize = 8;
-/// Streams in this process.
-const STREAMS: usize = 2000;
+/// Streams in this process at most, however many descriptors it may have.
+const STREAMS: u64 = 2000;
 /// Old events deleted in one transaction, and transactions in one pass.
 const SWEEP: (u64, u32) = (1000, 20);
 /// How long a delivery that was taken is listed.
@@ -80,7 +80,7 @@ impl Hub {
     /// A stream's seat.
     fn seat(&self, user: &UserId) -> Result<Seat> {
         let mut streams = taken(&self.streams);
-        if streams.values().sum::<usize>() >= STREAMS {
+        if streams.values().sum::<usize>() >= most_streams() {
             return Err(Error::new(Code::Overloaded, "Too many streams are open; try again.")
                 .retry_after(Duration::from_secs(5)));
         }
@@ -95,6 +95,13 @@ impl Hub {
         metrics::gauge!("livekit_replay_event_streams").increment(1);
         Ok(Seat { user: user.clone(), streams: Arc::clone(&self.streams) })
     }
+}
+
+/// Streams that this process takes: half of the connections that it serves, so that they leave room for requests.
+fn most_streams() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = files.map_or(STREAMS, |files| files / 4).clamp(32, STREAMS);
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 fn taken(streams: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserId, usize>> {
