@@ -25,7 +25,9 @@ impl MigrationTrait for Migration {
         manager.create_table(table("event_head", &["id"], head)).await?;
         manager
             .get_connection()
-            .execute_unprepared("INSERT INTO event_head (id, seq, deleted_through) VALUES (1, 0, 0)")
+            .execute_unprepared(
+                "INSERT INTO event_head (id, seq, deleted_through) VALUES (1, 0, 0)",
+            )
             .await?;
         let ticket = vec![
             // of the ticket, which is kept nowhere

@@ -44,11 +44,7 @@ pub(super) fn read(reader: &mut Reader<'_>, cwd: &Path) -> Vec<Webhook> {
 
 const NAMES: [&str; 4] = ["url", "secret", "secret_file", "events"];
 
-fn read_url(
-    reader: &mut Reader<'_>,
-    nth: &str,
-    table: &BTreeMap<String, Raw>,
-) -> Option<String> {
+fn read_url(reader: &mut Reader<'_>, nth: &str, table: &BTreeMap<String, Raw>) -> Option<String> {
     let url = table.get("url").and_then(as_text).filter(|url| is_fit(url));
     if url.is_none() {
         let expected = "https://host, or http:// on this machine";
@@ -150,7 +146,14 @@ mod tests {
         ] {
             assert!(is_fit(fit), "{fit}");
         }
-        for unfit in ["http://app.example.org/", "ftp://localhost/", "https://", "app", "http://localhost.example.org/", "https://a/#b"] {
+        for unfit in [
+            "http://app.example.org/",
+            "ftp://localhost/",
+            "https://",
+            "app",
+            "http://localhost.example.org/",
+            "https://a/#b",
+        ] {
             assert!(!is_fit(unfit), "{unfit}");
         }
     }

@@ -145,11 +145,7 @@ async fn keep_answer(
 }
 
 /// Whether the epoch was still open and its session still holds its place.
-async fn keep_in_row(
-    deps: &Deps,
-    row: &epoch::Model,
-    change: epoch::ActiveModel,
-) -> Result<bool> {
+async fn keep_in_row(deps: &Deps, row: &epoch::Model, change: epoch::ActiveModel) -> Result<bool> {
     let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
     let tx = deps.db.begin().await?;
     // the session first: whoever indexes its first media waits here, or came before

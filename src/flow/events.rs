@@ -87,9 +87,7 @@ impl Hub {
         let own = streams.entry(user.clone()).or_default();
         if *own >= STREAMS_OF_ONE {
             let detail = format!("You have {STREAMS_OF_ONE} streams open already.");
-            return Err(
-                Error::new(Code::RateLimited, detail).retry_after(Duration::from_secs(10))
-            );
+            return Err(Error::new(Code::RateLimited, detail).retry_after(Duration::from_secs(10)));
         }
         *own += 1;
         metrics::gauge!("livekit_replay_event_streams").increment(1);

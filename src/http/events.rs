@@ -74,9 +74,9 @@ async fn listen(
     let deps = &state.deps;
     let last = match headers.get(LAST_EVENT_ID) {
         Some(value) => {
-            let text = value.to_str().map_err(|_| {
-                Error::invalid_field("lastEventId", "is no id of an event")
-            })?;
+            let text = value
+                .to_str()
+                .map_err(|_| Error::invalid_field("lastEventId", "is no id of an event"))?;
             Some(text.to_owned()).filter(|text| !text.is_empty())
         }
         None => which.last_event_id,
@@ -96,10 +96,7 @@ async fn listen(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // a proxy that gathers answers would keep events back
-    headers.insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok((headers, Body::from_stream(pieces)).into_response())
 }
 

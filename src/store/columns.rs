@@ -2,11 +2,11 @@
 //! that no query ever handles a bare string or number that means something.
 
 use crate::domain::{
-    id::{
-        ClipId, CommunityId, EgressId, EventId, Identity, JobId, PinId, RoomName, SessionId, ShareId,
-        TrackId, UserId,
-    },
     event::EventKind,
+    id::{
+        ClipId, CommunityId, EgressId, EventId, Identity, JobId, PinId, RoomName, SessionId,
+        ShareId, TrackId, UserId,
+    },
     lifecycle::{ClipStatus, EndReason, SessionStatus},
     time::Timestamp,
 };

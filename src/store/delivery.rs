@@ -2,8 +2,7 @@
 //! that dies loses its lease and somebody else sends again, so a receiver may see an event twice.
 
 use sea_orm::{
-    ActiveValue::Set, Condition, QueryOrder, QuerySelect, entity::prelude::*,
-    sea_query::OnConflict,
+    ActiveValue::Set, Condition, QueryOrder, QuerySelect, entity::prelude::*, sea_query::OnConflict,
 };
 
 use super::{Conn, Page, Tx, columns, db_error, schema::plus};
@@ -103,7 +102,8 @@ pub async fn enqueue(
         Column::LastError,
         Column::UpdatedAt,
     ];
-    let known = OnConflict::columns([Column::EventId, Column::Endpoint]).update_columns(again).to_owned();
+    let known =
+        OnConflict::columns([Column::EventId, Column::Endpoint]).update_columns(again).to_owned();
     Entity::insert(row)
         .on_conflict(known)
         .exec_without_returning(tx)

@@ -239,10 +239,8 @@ pub async fn find_newest<C: Conn>(db: &C) -> Result<Option<Model>> {
 /// stays: it is the place where quiet streams are.
 pub async fn delete_before(tx: &Tx, before: Timestamp, limit: u64) -> Result<u64> {
     let newest = head(tx).await?.seq;
-    let still_told = Query::select()
-        .column(delivery::Column::EventId)
-        .from(delivery::Entity)
-        .to_owned();
+    let still_told =
+        Query::select().column(delivery::Column::EventId).from(delivery::Entity).to_owned();
     let old = Entity::find()
         .select_only()
         .column(Column::Seq)

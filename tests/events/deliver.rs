@@ -135,7 +135,8 @@ async fn what_fails_is_repeated_later_under_the_same_id(engine: Engine) {
     }
     let ids: Vec<_> = arrived.iter().map(|one| one.headers["webhook-id"].clone()).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    let times: Vec<_> = arrived.iter().map(|one| one.headers["webhook-timestamp"].clone()).collect();
+    let times: Vec<_> =
+        arrived.iter().map(|one| one.headers["webhook-timestamp"].clone()).collect();
     assert_ne!(times[0], times[3], "the time is that of the attempt");
     assert!(arrived.iter().all(|one| one.path == "/deliveries"), "redirects are not followed");
     until_settled(&app, "delivered", 1).await;
@@ -161,7 +162,10 @@ async fn what_is_given_up_begins_anew_when_an_operator_says_so(engine: Engine) {
     for attempt in 1..=9 {
         arrive(&app, &gone, 1).await;
         app.until("it is written down", async || {
-            listed(&app, "").await.iter().any(|row| row["attempts"] == attempt && row["lastStatus"] == 500)
+            listed(&app, "")
+                .await
+                .iter()
+                .any(|row| row["attempts"] == attempt && row["lastStatus"] == 500)
         })
         .await;
         app.clock.advance_micros((15 * 3600) * 1_000_000);
@@ -177,7 +181,8 @@ async fn what_is_given_up_begins_anew_when_an_operator_says_so(engine: Engine) {
     until_settled(&app, "delivered", 4).await;
     // one event, to one endpoint, although it was delivered
     let row = &listed(&app, "").await[0];
-    let (id, name) = (row["eventId"].as_str().expect("an id"), app.deps.config.webhooks[1].name.clone());
+    let (id, name) =
+        (row["eventId"].as_str().expect("an id"), app.deps.config.webhooks[1].name.clone());
     let path = format!("/admin/events/{id}/redeliver?endpoint={name}");
     assert_eq!(again(&app, &path).await.1["deliveries"], 1);
     assert_eq!(arrive(&app, &fine, 1).await[0].json()["id"], id);

@@ -83,9 +83,7 @@ async fn a_manager_sees_his_community_as_long_as_he_manages_it(engine: Engine) {
     let path = format!("/events?communityId=red&ticket={}", ticket(&app, &boss).await);
     let mut stream = Reader::open(&app, None, &path, None).await;
     stream.placed().await;
-    let clip = |visibility: &str, status: &str| {
-        json!({ "id": "c", "visibility": visibility, "status": status, "messageId": "m", "share": {} })
-    };
+    let clip = |visibility: &str, status: &str| json!({ "id": "c", "visibility": visibility, "status": status, "messageId": "m", "share": {} });
     happens(&app, "ann", EventKind::ClipReady, clip("private", "ready")).await;
     happens(&app, "ann", EventKind::ClipReady, clip("unlisted", "ready")).await;
     happens(&app, "ann", EventKind::ClipProcessing, clip("public", "processing")).await;
@@ -97,7 +95,8 @@ async fn a_manager_sees_his_community_as_long_as_he_manages_it(engine: Engine) {
     assert!(seen.body["data"].get("share").is_none(), "its owner's: {seen:?}");
     assert_eq!(stream.next().await.expect("an event").kind, "replay_buffer_stopped");
     let removed = format!("{}/admin/community/red/members/boss", app.base);
-    let removed = app.http.delete(removed).bearer_auth(app.admin()).send().await.expect("an answer");
+    let removed =
+        app.http.delete(removed).bearer_auth(app.admin()).send().await.expect("an answer");
     assert_eq!(removed.status().as_u16(), 204);
     happens(&app, "ann", EventKind::Stopped, json!({ "id": "s2", "status": "stopping" })).await;
     assert!(stream.next().await.is_none(), "who was removed hears nothing more");

@@ -60,7 +60,8 @@ async fn every_kind_is_told_once_for_its_cause(engine: Engine) {
 
     // a clip, made, shared, deleted
     app.wait_for_buffer("ann", &session, 4.0).await;
-    let body = json!({ "sessionId": session, "durationSeconds": 3, "title": "a \"title\"\u{2028}" });
+    let body =
+        json!({ "sessionId": session, "durationSeconds": 3, "title": "a \"title\"\u{2028}" });
     let (status, clip) = app.post_waiting("ann", "/capture", body).await;
     assert_eq!(status, 201, "{clip:#}");
     let id = clip["clipId"].as_str().expect("an id").to_owned();
@@ -224,8 +225,12 @@ async fn a_clip_that_could_not_be_published_was_never_told_to_be_ready(engine: E
     while kinds.last().is_none_or(|kind| kind != "clip_failed") {
         kinds.push(stream.next().await.expect("an event").kind);
     }
-    assert_eq!(kinds, ["replay_buffer_started", "segments_ready", "clip_processing", "clip_failed"]);
-    let (_, clip) = app.get("ann", &format!("/clips/{}", answer["clipId"].as_str().expect("an id"))).await;
+    assert_eq!(
+        kinds,
+        ["replay_buffer_started", "segments_ready", "clip_processing", "clip_failed"]
+    );
+    let (_, clip) =
+        app.get("ann", &format!("/clips/{}", answer["clipId"].as_str().expect("an id"))).await;
     assert_eq!(clip["status"], "failed");
     app.stop().await;
 }

@@ -105,11 +105,13 @@ pub async fn redeliver(
             let event = event::find(&tx, id).await?.ok_or_else(|| Error::not_found("event"))?;
             let mut count = 0;
             for one in &deps.config.webhooks {
-                let named = endpoint.as_ref().map_or(one.wants(event.kind), |name| *name == one.name);
+                let named =
+                    endpoint.as_ref().map_or(one.wants(event.kind), |name| *name == one.name);
                 if named {
                     // one that has no place yet gets its deliveries with it
                     let Some(seq) = event.seq else { continue };
-                    delivery::enqueue(&tx, (&event.id, &event.user_id, seq), &one.name, now).await?;
+                    delivery::enqueue(&tx, (&event.id, &event.user_id, seq), &one.name, now)
+                        .await?;
                     count += 1;
                 }
             }
@@ -117,7 +119,8 @@ pub async fn redeliver(
         }
         Again::Dead(since) => {
             let state = Some(DeliveryState::Dead);
-            let filter = Filter { state, endpoint: endpoint.clone(), since: *since, event_id: None };
+            let filter =
+                Filter { state, endpoint: endpoint.clone(), since: *since, event_id: None };
             delivery::begin_again(&tx, &filter, now).await?
         }
     };

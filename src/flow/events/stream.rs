@@ -286,7 +286,8 @@ impl Feed {
         let detail = "Events between the last one you had and those that follow may be missing; read \
                       sessions and clips anew.";
         let id = EventId::new(uuid::Uuid::new_v4().to_string());
-        let body = json!({ "id": id, "type": "reset", "createdAt": now, "data": { "detail": detail } });
+        let body =
+            json!({ "id": id, "type": "reset", "createdAt": now, "data": { "detail": detail } });
         self.send(Piece::Reset(body)).await
     }
 

@@ -88,8 +88,13 @@ pub async fn deliver_next(deps: &Deps, endpoint: &Webhook) -> Result<bool> {
     metrics::counter!("livekit_replay_event_deliveries_total", "outcome" => word).increment(1);
     if !told.is_taken() {
         tracing::warn!(
-            endpoint = endpoint.name, attempts = row.attempts, status = told.status,
-            error = told.fault, outcome = word, written, "an event was not delivered"
+            endpoint = endpoint.name,
+            attempts = row.attempts,
+            status = told.status,
+            error = told.fault,
+            outcome = word,
+            written,
+            "an event was not delivered"
         );
     }
     Ok(true)

@@ -149,11 +149,7 @@ async fn may_see(deps: &Deps, caller: &Caller, clip: &Clip) -> Result<bool> {
 }
 
 /// Whether a clip's visibility admits the caller. Others than its owner see only what is ready.
-pub(in crate::flow) async fn admits(
-    deps: &Deps,
-    caller: &Caller,
-    clip: Seen<'_>,
-) -> Result<bool> {
+pub(in crate::flow) async fn admits(deps: &Deps, caller: &Caller, clip: Seen<'_>) -> Result<bool> {
     if *clip.owner == caller.user_id {
         return Ok(true);
     }

@@ -8,9 +8,7 @@ use std::{
 
 use super::Counts;
 use crate::{
-    domain::{
-        event::EventKind, id::ClipId, keys, lifecycle::ClipStatus, time::Timestamp,
-    },
+    domain::{event::EventKind, id::ClipId, keys, lifecycle::ClipStatus, time::Timestamp},
     error::Result,
     flow::{
         Deps,
