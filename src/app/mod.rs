@@ -21,6 +21,7 @@ use crate::{
     telemetry,
 };
 
+pub mod backup;
 mod connections;
 pub mod control;
 mod failure;

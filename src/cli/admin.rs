@@ -232,6 +232,8 @@ pub(super) enum Clips {
         #[command(flatten)]
         json: Json,
     },
+    /// Compare clips with their files: exit code 1 when something is wrong
+    Verify(super::verify::Options),
     /// Delete a clip; its owner gets the room back
     Delete {
         /// The clip's id
@@ -409,6 +411,9 @@ pub(super) async fn run(
     let command = match command {
         AdminCommand::Users(Users::Export { user, out, json }) => {
             return super::users::export(config, clock, user, out, json.json).await;
+        }
+        AdminCommand::Clips(Clips::Verify(options)) => {
+            return super::verify::run(config, clock, options).await;
         }
         command => command,
     };
@@ -672,6 +677,8 @@ fn ask_clips(command: Clips) -> Ask {
             ask.call.query.push(("clipId", id));
             ask
         }
+        // `run` has its own way of asking page by page
+        Clips::Verify(_) => get(&["admin", "clips"], Show::Fields, Json { json: false }),
         Clips::Delete { id, json, .. } => change(Method::DELETE, &["clips", &id], None, json),
     }
 }

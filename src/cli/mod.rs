@@ -20,6 +20,7 @@ mod serve;
 mod simulator;
 mod token;
 mod users;
+mod verify;
 
 /// Instant replay for any app on LiveKit.
 #[derive(Debug, Parser)]
@@ -68,7 +69,7 @@ enum Command {
     Config(ConfigCommand),
     /// Print the OpenAPI document
     Openapi,
-    /// Bring the database up to this program, or see whether it is
+    /// Bring the database up to this program, check it, copy it, put a copy back
     #[command(subcommand)]
     Db(db::DbCommand),
     /// Make a token for development, or explain one
@@ -118,7 +119,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Simulator(options) => simulator::run(options),
         Command::Config(ConfigCommand::Validate) => validate(&settings),
         Command::Openapi => print::json(&crate::http::document()),
-        Command::Db(command) => quietly(db::run(settings.load(Demand::Database)?, command)),
+        Command::Db(command) => {
+            quietly(db::run(settings.load(Demand::Database)?, Arc::new(SystemClock), command))
+        }
         Command::Token(command) => quietly(token::run(settings.load(Demand::Database)?, command)),
         Command::Admin(command) => {
             let config = settings.load(Demand::Database)?;

@@ -287,7 +287,7 @@ fn work_on_the_database_alone_needs_no_livekit_but_what_is_given_must_be_right()
 
 #[test]
 fn what_belongs_to_later_features_does_not_exist() {
-    assert_eq!(keys::find("webhooks.endpoints"), None);
+    assert_eq!(keys::find("storage.s3.bucket"), None);
 }
 
 #[test]

@@ -37,6 +37,8 @@ text_enum!(
         SessionList = "session.list",
         /// Somebody else's clip was deleted.
         ClipDelete = "clip.delete",
+        /// Clips were compared with their files and put right.
+        ClipVerify = "clip.verify",
         /// Clips were listed.
         ClipList = "clip.list",
         /// A failed job was tried again.
@@ -53,6 +55,8 @@ text_enum!(
         UsageShow = "usage.show",
         /// The health of all parts was looked at.
         HealthShow = "health.show",
+        /// A copy of the database took its place: what happened since the copy is not known any more.
+        DatabaseRestore = "database.restore",
         /// What is kept of a user was handed out.
         UserExport = "user.export",
         /// Deliveries of events were begun anew.

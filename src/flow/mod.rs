@@ -52,6 +52,7 @@ pub mod trim;
 pub mod turns;
 pub mod upkeep;
 pub mod usage;
+pub mod verify;
 pub mod webhook;
 pub mod work;
 

@@ -78,6 +78,16 @@ pub async fn run(deps: &Deps, thorough: bool, dry_run: bool) -> Result<Counts> {
     Ok(counts)
 }
 
+/// Files in the clip store that no row knows.
+///
+/// # Errors
+/// As [`run`].
+pub async fn clip_store(deps: &Deps, dry_run: bool) -> Result<Counts> {
+    let mut counts = Counts::default();
+    clip_store::examine(deps, dry_run, &mut counts).await?;
+    Ok(counts)
+}
+
 /// Sessions that are over, whose time to capture has passed, and which no pin holds.
 async fn remove_expired_buffers(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
     let now = deps.clock.now();

@@ -9,6 +9,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use percent_encoding::percent_decode_str;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
@@ -211,24 +212,7 @@ async fn refuse_hostile_address(request: Request, next: Next) -> Response {
 
 /// Whether the percent-decoded text holds a control character (C0, DEL, C1).
 fn has_control(encoded: &str) -> bool {
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let bytes = encoded.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let escape = bytes.get(at + 1..at + 3).filter(|_| byte == b'%');
-        let value = escape.and_then(|hex| hex::decode(hex).ok());
-        match value.as_deref() {
-            Some([value]) => {
-                decoded.push(*value);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).chars().any(char::is_control)
+    percent_decode_str(encoded).decode_utf8_lossy().chars().any(char::is_control)
 }
 
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {

@@ -104,6 +104,7 @@ fn action_of(method: &Method, path: &str) -> Option<Action> {
         ("DELETE", "/admin/community/{id}/members/{userId}") => Action::MemberRemove,
         ("GET", "/admin/sessions") => Action::SessionList,
         ("GET", "/admin/clips") => Action::ClipList,
+        ("POST", "/admin/clips/verify") => Action::ClipVerify,
         ("GET", "/admin/jobs") => Action::JobList,
         ("GET", "/admin/maintenance") => Action::MaintenanceList,
         ("GET", "/admin/usage") => Action::UsageShow,

@@ -4,6 +4,7 @@ use sea_orm::{
     ActiveValue::{NotSet, Set},
     QueryOrder, QuerySelect,
     entity::prelude::*,
+    sea_query::ExprTrait,
 };
 
 use super::{Conn, Page, Tx, columns, db_error};
@@ -14,7 +15,7 @@ use crate::{
         text_enum::text_enum,
         time::Timestamp,
     },
-    error::{Error, Result},
+    error::{Code, Error, Result},
 };
 
 text_enum!(
@@ -223,6 +224,22 @@ pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> 
         .map_err(|error| db_error("listing all clips of a user", error))
 }
 
+/// Clips that have a file, or had one that was lost, by id.
+pub async fn list_kept<C: Conn>(db: &C, after: Option<&ClipId>, limit: u64) -> Result<Vec<Model>> {
+    let lost =
+        Column::Status.eq(ClipStatus::Failed).and(Column::ErrorCode.eq(Code::FileMissing.as_str()));
+    let mut query = Entity::find().filter(Column::Status.eq(ClipStatus::Ready).or(lost));
+    if let Some(after) = after {
+        query = query.filter(Column::Id.gt(after.clone()));
+    }
+    query
+        .order_by_asc(Column::Id)
+        .limit(limit)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing clips with files", error))
+}
+
 /// How many ready clips a user has.
 pub async fn count_ready<C: Conn>(db: &C, user: &UserId) -> Result<u64> {
     Entity::find()
@@ -389,6 +406,39 @@ pub async fn make_failed(
         ..Default::default()
     };
     update_if(tx, id, ClipStatus::Failed.follows(), change).await
+}
+
+/// Takes a clip whose file is gone from `ready` to `failed`, once; its bytes go from the account with
+/// [`super::quota::settle`] in the same transaction.
+pub async fn make_lost(
+    tx: &Tx,
+    id: &ClipId,
+    code: &str,
+    detail: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Failed),
+        error_code: Set(Some(code.to_owned())),
+        error_detail: Set(Some(detail.to_owned())),
+        size_bytes: Set(0),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Ready], change).await
+}
+
+/// Takes a clip that [`make_lost`] gave up back to `ready`: its file is there again.
+pub async fn make_found(tx: &Tx, id: &ClipId, size_bytes: i64, now: Timestamp) -> Result<bool> {
+    let change = ActiveModel {
+        status: Set(ClipStatus::Ready),
+        error_code: Set(None),
+        error_detail: Set(None),
+        size_bytes: Set(size_bytes),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Failed], change).await
 }
 
 /// Takes a clip from `failed` back to `processing` with a new reservation, once.

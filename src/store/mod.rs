@@ -22,6 +22,7 @@ pub mod audit;
 pub mod clip;
 mod columns;
 pub mod community;
+pub mod copy;
 pub mod delivery;
 pub mod epoch;
 pub mod event;

@@ -12,6 +12,7 @@ mod picture;
 mod races;
 mod stories;
 mod turns;
+mod verify;
 
 /// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
 macro_rules! on_both_engines {
@@ -45,6 +46,8 @@ on_both_engines!(
     stories::deleting_a_clip_returns_its_bytes_and_leaves_no_file,
     stories::files_are_sent_in_ranges_by_token_and_by_link,
     stories::who_may_see_a_clip_follows_its_visibility,
+    verify::every_fault_of_a_clip_is_found_and_put_right_where_nothing_is_lost,
+    verify::no_clip_is_called_lost_while_the_store_is_not_there,
     turns::a_single_clip_does_not_wait_behind_eight_of_somebody_else,
     turns::who_has_least_running_is_next_and_then_who_waited_longest,
     turns::every_job_is_leased_once_however_many_lease,

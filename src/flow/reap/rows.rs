@@ -3,8 +3,9 @@
 use super::Counts;
 use crate::{
     domain::{event::EventKind, lifecycle::ClipStatus},
-    error::Result,
+    error::{Code, Result},
     flow::{Deps, clip_files::ClipFiles, outbox},
+    media::publish,
     store::{
         self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook, wish,
     },
@@ -48,6 +49,11 @@ pub(super) async fn delete_failed_clips(
 
 async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
     let files = ClipFiles::of(deps, &failed.user_id, &failed.id)?;
+    let lost = failed.error_code.as_deref() == Some(Code::FileMissing.as_str());
+    if lost && publish::size(&files.video).await?.is_some() {
+        // the file came back: `clips verify --repair` makes it a clip again
+        return Ok(false);
+    }
     let tx = deps.db.begin().await?;
     if !clip::delete_if(&tx, &failed.id, &[ClipStatus::Failed]).await? {
         store::rollback(tx).await?;

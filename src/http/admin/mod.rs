@@ -8,6 +8,7 @@ mod roles;
 mod settings;
 mod stops;
 mod users;
+mod verify;
 
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -31,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(audit::routes())
         .merge(users::routes())
         .merge(events::routes())
+        .merge(verify::routes())
 }
 
 const MOST_PER_PAGE: u64 = 200;

@@ -1,0 +1,361 @@
+//! Copies of the database, their return, and what can be had back without one: `db backup`, `db restore`, `db rebuild`.
+//!
+//! The stores are not copied: clips are files with a record beside each, so any file backup of the clip store will do.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use percent_encoding::percent_decode_str;
+use secrecy::ExposeSecret;
+use tokio::process::Command;
+
+use super::{Database, Failure, build, lock, open_database, places};
+use crate::{
+    access::{Caller, Origin},
+    clock::SharedClock,
+    config::Config,
+    domain::{
+        audit::{Action, Door},
+        id::{InstanceId, UserId},
+    },
+    flow::{
+        audit_log::{self, Line},
+        reap,
+    },
+    store::{self, Connect, Db, copy, schema, setting},
+};
+
+/// How long PostgreSQL's own tools may take.
+const TOOLS: Duration = Duration::from_secs(3600);
+/// How a dump of PostgreSQL in its own format begins.
+const DUMP: &[u8] = b"PGDMP";
+/// How an SQLite file begins.
+const SQLITE: &[u8] = b"SQLite format 3\0";
+
+/// Writes a copy of the database to `to`, which must not be there yet; the service may run meanwhile.
+///
+/// # Errors
+/// [`Failure::Failed`] saying what could not be written or read; nothing is left at `to` then.
+pub async fn backup(config: &Config, to: &Path) -> Result<(), Failure> {
+    if to.exists() {
+        return Err(Failure::Failed(format!("{} is there already", to.display())));
+    }
+    let draft = beside(to, "part");
+    remove(&draft)?;
+    // for us alone from its first byte: names of people are in it
+    private_directory_entry(&draft)?;
+    let made = async {
+        if lock::sqlite_file(config).is_some() {
+            let db = open_database(config, Database::Find).await?;
+            // the engine wants to make the file itself
+            remove(&draft)?;
+            let copied = copy::write_copy(&db, &text(&draft)?).await;
+            db.close().await?;
+            copied?;
+        } else {
+            let args = ["--format=custom", "--no-owner", "--file", &text(&draft)?];
+            tool("pg_dump", config, &args).await?;
+        }
+        finish(&draft, to)
+    };
+    let outcome = made.await;
+    if outcome.is_err() {
+        remove(&draft)?;
+    }
+    outcome
+}
+
+/// Puts the copy `from` in the database's place; what was there is kept beside it (SQLite) or replaced (PostgreSQL).
+/// Signed links made before are void afterwards. With `dry_run` only the copy is looked at.
+///
+/// # Errors
+/// [`Failure::Failed`] while a service runs, or when `from` is no whole copy; nothing is changed then.
+pub async fn restore(
+    config: &Config,
+    clock: &SharedClock,
+    from: &Path,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    places::make_data_dir(config)?;
+    let _locks = lock::acquire(config).await?;
+    let sqlite = lock::sqlite_file(config);
+    let wanted = if sqlite.is_some() { SQLITE } else { DUMP };
+    let head = head(from)?;
+    if !head.starts_with(wanted) {
+        let what = if sqlite.is_some() { "an SQLite database" } else { "a dump of PostgreSQL" };
+        return Err(Failure::Failed(format!("{} is not {what}", from.display())));
+    }
+    match sqlite {
+        Some(place) => restore_file(clock, from, &place, dry_run).await,
+        None => restore_dump(config, clock, from, dry_run).await,
+    }
+}
+
+async fn restore_file(
+    clock: &SharedClock,
+    from: &Path,
+    place: &Path,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let draft = beside(place, "restoring");
+    clear(&draft)?;
+    let prepared = async {
+        fs::copy(from, &draft).map_err(|error| unusable(from, &error))?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
+            .map_err(|error| unusable(&draft, &error))?;
+        let url = format!("sqlite://{}", text(&draft)?);
+        let db = Db::connect(Connect { url: &url, max_connections: 1, create: false }).await?;
+        let faults = copy::faults(&db).await;
+        let told = match faults {
+            Ok(faults) if !faults.is_empty() => Err(broken(from, &faults)),
+            // one of a newer release is refused here
+            Ok(_) if dry_run => schema::pending(&db).await.map(drop).map_err(Failure::from),
+            Ok(_) => mark_restored(&url, &db, clock).await,
+            Err(error) => Err(error.into()),
+        };
+        db.close().await?;
+        told
+    };
+    let outcome = prepared.await;
+    if dry_run || outcome.is_err() {
+        clear(&draft)?;
+        return outcome;
+    }
+    keep_old(place, clock)?;
+    finish(&draft, place)
+}
+
+/// The database that was there, under another name; its log with it.
+fn keep_old(place: &Path, clock: &SharedClock) -> Result<(), Failure> {
+    let kept = beside(place, &format!("before-{}", clock.now().as_millis()));
+    for ending in ["", "-wal", "-shm"] {
+        let (old, new) = (with_suffix(place, ending), with_suffix(&kept, ending));
+        let moved = match ending {
+            // the name stays taken until the copy takes it: a service never finds no database here
+            "" => fs::hard_link(&old, &new),
+            _ => fs::rename(&old, &new),
+        };
+        match moved {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(unusable(&old, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn restore_dump(
+    config: &Config,
+    clock: &SharedClock,
+    from: &Path,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let from = text(from)?;
+    if dry_run {
+        // reads the dump's table of contents
+        return run("pg_restore", Command::new("pg_restore").args(["--list", &from])).await;
+    }
+    let url = config.database.url.expose_secret();
+    let how = || Connect { url, max_connections: 1, create: false };
+    let db = Db::connect(how()).await?;
+    let others = copy::others(&db).await;
+    db.close().await?;
+    if others? > 0 {
+        return Err(Failure::Failed(
+            "somebody is connected to this database; stop every replica first".to_owned(),
+        ));
+    }
+    let args =
+        ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error", &from];
+    tool("pg_restore", config, &args).await?;
+    let db = Db::connect(how()).await?;
+    let marked = mark_restored(url, &db, clock).await;
+    db.close().await?;
+    marked
+}
+
+/// Brings a copy of an older release up to this one. Links that were made void since the copy must stay so, and the
+/// audit log says that time went back.
+async fn mark_restored(url: &str, db: &Db, clock: &SharedClock) -> Result<(), Failure> {
+    schema::migrate_up(url, db).await?;
+    let fresh = hex::encode(rand::random::<[u8; 32]>());
+    setting::set(db.conn(), setting::LINK_SECRET, fresh).await?;
+    let tx = db.begin().await?;
+    let line = Line::new(Action::DatabaseRestore);
+    audit_log::done(&tx, &operator(clock), line, clock.now()).await?;
+    Ok(store::commit(tx).await?)
+}
+
+fn operator(clock: &SharedClock) -> Caller {
+    let uid = Some(rustix::process::getuid().as_raw());
+    Caller {
+        user_id: UserId::new(super::control::OPERATOR),
+        name: None,
+        issued_at: Some(clock.now()),
+        communities: std::collections::BTreeMap::new(),
+        roles: Vec::new(),
+        origin: Origin { door: Door::CommandLine, uid, ..Origin::default() },
+    }
+}
+
+/// Makes a new database for the clip store that is there and gives every clip with a record its row back (private).
+/// Answers how many that were, or with `dry_run` how many records there are in the place of rows.
+///
+/// # Errors
+/// [`Failure::Failed`] while a service runs, when the database knows clips or sessions, or the store has no marker.
+pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Result<u64, Failure> {
+    places::make_data_dir(&config)?;
+    let _locks = lock::acquire(&config).await?;
+    let instance = places::instance_of(&config.storage.clips).await?;
+    let fresh = lock::sqlite_file(&config).filter(|path| !path.exists());
+    let db = open_database(&config, Database::Make).await?;
+    let adopted = adopt(&db, &instance).await;
+    db.close().await?;
+    adopted?;
+    let deps = build(config, clock, Database::Find).await?;
+    let counts = reap::clip_store(&deps, dry_run).await;
+    deps.db.close().await?;
+    if let Some(path) = fresh.filter(|_| dry_run) {
+        clear(&path)?;
+    }
+    Ok(counts?.clips_restored)
+}
+
+async fn adopt(db: &Db, instance: &InstanceId) -> Result<(), Failure> {
+    if copy::in_use(db).await? {
+        return Err(Failure::Failed(
+            "this database knows sessions or clips; a running service gives lost clips their rows back by itself \
+             (`clips verify --repair` at once)"
+                .to_owned(),
+        ));
+    }
+    setting::set(db.conn(), setting::INSTANCE_ID, instance.as_str().to_owned()).await?;
+    Ok(())
+}
+
+/// What is wrong with an embedded database, in its own words. PostgreSQL looks after its files by itself.
+///
+/// # Errors
+/// Those of the database.
+pub async fn faults(config: &Config) -> Result<Vec<String>, Failure> {
+    if lock::sqlite_file(config).is_none() {
+        return Ok(Vec::new());
+    }
+    // a schema that is not complete is another question
+    let Ok(db) = open_database(config, Database::Find).await else { return Ok(Vec::new()) };
+    let faults = copy::faults(&db).await;
+    db.close().await?;
+    Ok(faults?)
+}
+
+fn broken(from: &Path, faults: &[String]) -> Failure {
+    Failure::Failed(format!("{} is damaged: {}", from.display(), faults.join("; ")))
+}
+
+fn head(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::Read;
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+    read.map_err(|error| unusable(path, &error))?;
+    Ok(head)
+}
+
+/// A tool of PostgreSQL on the configured database. The password goes by the environment: arguments are everybody's
+/// to see.
+async fn tool(program: &str, config: &Config, args: &[&str]) -> Result<(), Failure> {
+    let no_url = |_| Failure::Setup("database.url cannot be read".to_owned());
+    let mut url = reqwest::Url::parse(config.database.url.expose_secret()).map_err(no_url)?;
+    let password =
+        url.password().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
+    let cleared = url.set_password(None);
+    cleared.map_err(|()| Failure::Setup("database.url cannot be read".to_owned()))?;
+    let mut command = Command::new(program);
+    command.args(args).arg("--dbname").arg(url.as_str());
+    if let Some(password) = password {
+        command.env("PGPASSWORD", password);
+    }
+    run(program, &mut command).await
+}
+
+async fn run(program: &str, command: &mut Command) -> Result<(), Failure> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = match tokio::time::timeout(TOOLS, command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Failure::Setup(format!(
+                "{program} is not installed (Debian: postgresql-client)"
+            )));
+        }
+        Ok(Err(error)) => return Err(Failure::Failed(format!("{program}: {error}"))),
+        Err(_) => return Err(Failure::Failed(format!("{program} took more than an hour"))),
+    };
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(Failure::Failed(format!("{program}: {}", said.trim())))
+        }
+    }
+}
+
+/// Whole on disk, then its name, then the name on disk.
+fn finish(draft: &Path, place: &Path) -> Result<(), Failure> {
+    let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all());
+    fs::set_permissions(draft, fs::Permissions::from_mode(0o600))
+        .and_then(|()| sync(draft))
+        .and_then(|()| fs::rename(draft, place))
+        .and_then(|()| sync(directory_of(place)))
+        .map_err(|error| unusable(place, &error))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn private_directory_entry(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(0o600).open(path);
+    made.map(drop).map_err(|error| unusable(path, &error))
+}
+
+/// `<path>.<ending>`.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    with_suffix(path, &format!(".{ending}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removes an SQLite file with what lies beside it.
+fn clear(path: &Path) -> Result<(), Failure> {
+    ["", "-wal", "-shm"].iter().try_for_each(|ending| remove(&with_suffix(path, ending)))
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().map(ToOwned::to_owned);
+    text.ok_or_else(|| Failure::Setup(format!("{} is not UTF-8", path.display())))
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,267 @@
+//! What an operator does after a loss, with the real program: a copy put back, a database made anew from the store.
+
+mod support;
+
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Output, time::Duration};
+
+use livekit_replay::simulator::Share;
+use reqwest::Method;
+use sea_orm::{ConnectionTrait, Database};
+use serde_json::{Value, json};
+use support::{On, Place, TestApp};
+
+on_both_engines!(
+    a_copy_made_under_load_is_put_back_and_the_clips_agree,
+    a_lost_database_is_made_anew_from_the_clips_records,
+);
+
+const USER: &str = "ann/7";
+
+/// Waits until something is so; the limit only ends a test that has failed.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(90), waiting).await;
+    in_time.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
+
+/// Runs the program in a place.
+async fn program(place: &Place, args: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_livekit-replay"));
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("REPLAY__DATA_DIR", place.dir.join("data"))
+        .env("DATABASE_URL", &place.database_url)
+        .env("REPLAY_BUFFER_PATH", place.dir.join("buffer"))
+        .env("REPLAY_STORAGE_PATH", place.dir.join("clips"))
+        .env("JWT_SECRET", "a-secret-that-tests-alone-know-of")
+        .current_dir(&place.dir)
+        .kill_on_drop(true);
+    command.output().await.expect("the program runs")
+}
+
+#[track_caller]
+fn json_of(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+#[track_caller]
+fn went_well(output: &Output) {
+    assert!(output.status.success(), "{output:?}");
+}
+
+struct House {
+    app: TestApp,
+    session: String,
+    token: String,
+}
+
+impl House {
+    async fn open(on: On) -> House {
+        let app = TestApp::start(on).await;
+        let share = Share { width: 160, height: 90, ..Share::default() };
+        app.sim.publish_share("r1", USER, share).expect("shared");
+        let token = app.token_for(USER, &[("c1", "moderator")]);
+        let start = json!({ "roomName": "r1", "communityId": "c1" });
+        let (status, session) = app.ask(Method::POST, &token, "/start", Some(start)).await;
+        assert_eq!(status, 201, "{session}");
+        let session = session["id"].as_str().expect("an id").to_owned();
+        let house = House { app, session, token };
+        until("something is recorded", async || {
+            let shown = house.get(&format!("/sessions/{}", house.session)).await;
+            shown["buffer"]["durationSeconds"].as_f64() >= Some(5.0)
+        })
+        .await;
+        house
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.app.ask(Method::GET, &self.token, path, None).await.1
+    }
+
+    async fn capture(&self) -> String {
+        let body = json!({ "sessionId": self.session, "durationSeconds": 2 });
+        let (status, clip) = self.app.ask(Method::POST, &self.token, "/capture", Some(body)).await;
+        assert!(status == 201 || status == 202, "{clip}");
+        let id = clip["id"].as_str().expect("an id").to_owned();
+        self.ready(&id).await;
+        id
+    }
+
+    async fn ready(&self, id: &str) {
+        until("the clip is there", async || {
+            self.get(&format!("/clips/{id}")).await["status"] == "ready"
+        })
+        .await;
+    }
+
+    /// The clip's bytes, which must be those that its checksum names.
+    async fn download(&self, id: &str) -> Vec<u8> {
+        let clip = self.get(&format!("/clips/{id}")).await;
+        let url = format!("{}/livekit-replay/clips/{id}/file", self.app.running.url());
+        let answer = self.app.http.get(url).bearer_auth(&self.token).send().await.expect("asked");
+        assert_eq!(answer.status(), 200, "{clip}");
+        let bytes = answer.bytes().await.expect("bytes").to_vec();
+        assert_eq!(clip["checksum"], format!("blake3:{}", blake3::hash(&bytes).to_hex()));
+        bytes
+    }
+
+    async fn stop(self) -> (Closed, String) {
+        let House { app, token, session } = self;
+        let TestApp { running, sim, place, clock, http } = app;
+        running.stop().await.expect("stops");
+        (Closed { sim, place, clock, http, session }, token)
+    }
+}
+
+/// What is left while no service runs.
+struct Closed {
+    sim: livekit_replay::simulator::Simulator,
+    place: Place,
+    clock: std::sync::Arc<livekit_replay::clock::ShiftedClock>,
+    http: reqwest::Client,
+    session: String,
+}
+
+impl Closed {
+    async fn start(self, token: String) -> House {
+        let Closed { sim, place, clock, http, session } = self;
+        let config = place.config(&sim, &[]);
+        let running = support::start(config, std::sync::Arc::clone(&clock)).await.expect("starts");
+        House { app: TestApp { running, sim, clock, place, http }, session, token }
+    }
+}
+
+fn wal_and_all(path: &Path) -> Vec<std::path::PathBuf> {
+    let with = |ending: &str| std::path::PathBuf::from(format!("{}{ending}", path.display()));
+    ["", "-wal", "-shm"].map(with).to_vec()
+}
+
+/// The database is gone: its file, or every table.
+async fn lose_database(place: &Place) {
+    match place.database_url.strip_prefix("sqlite://") {
+        Some(path) => {
+            for file in wal_and_all(Path::new(path)) {
+                let _ = std::fs::remove_file(file);
+            }
+        }
+        None => {
+            let db = Database::connect(&place.database_url).await.expect("a connection");
+            let all = "DROP SCHEMA public CASCADE; CREATE SCHEMA public";
+            db.execute_unprepared(all).await.expect("dropped");
+            db.close().await.expect("closed");
+        }
+    }
+}
+
+async fn a_copy_made_under_load_is_put_back_and_the_clips_agree(on: On) {
+    let house = House::open(on).await;
+    let (kept, deleted) = (house.capture().await, house.capture().await);
+    let copy = house.app.place.dir.join("copy");
+    let copy = copy.to_str().expect("text");
+    // while clips are being made
+    let backup = ["db", "backup", copy];
+    let (one, two, three, made) = tokio::join!(
+        house.capture(),
+        house.capture(),
+        house.capture(),
+        program(&house.app.place, &backup)
+    );
+    went_well(&made);
+    assert_eq!(std::fs::metadata(copy).expect("a copy").permissions().mode() & 0o077, 0);
+    assert_eq!(program(&house.app.place, &backup).await.status.code(), Some(1));
+    let running = program(&house.app.place, &["db", "restore", copy]).await;
+    assert_eq!(running.status.code(), Some(1), "not while a service runs: {running:?}");
+
+    // what the copy does not know
+    let later = house.capture().await;
+    let path = format!("/clips/{deleted}");
+    let (status, _) = house.app.ask(Method::DELETE, &house.token, &path, None).await;
+    assert_eq!(status, 200);
+    let link = house.get(&format!("/clips/{kept}")).await["downloadUrl"].clone();
+    let bytes = house.download(&kept).await;
+
+    let (closed, token) = house.stop().await;
+    let place = &closed.place;
+    went_well(&program(place, &["db", "restore", copy, "--dry-run"]).await);
+    went_well(&program(place, &["db", "restore", copy]).await);
+    let no_copy = place.dir.join("clips/.livekit-replay.json");
+    let odd = program(place, &["db", "restore", no_copy.to_str().expect("text")]).await;
+    assert_eq!(odd.status.code(), Some(1), "{odd:?}");
+    let house = closed.start(token).await;
+    let place = &house.app.place;
+
+    // captures that the copy knew as accepted are made again or were ready
+    for id in [&one, &two, &three] {
+        if house.get(&format!("/clips/{id}")).await["id"].is_string() {
+            house.ready(id).await;
+        }
+    }
+    let told = program(place, &["clips", "verify", "--repair", "--json"]).await;
+    let findings = json_of(&told)["findings"].clone();
+    let lost =
+        json!({ "clipId": deleted, "fault": "file_missing", "repaired": true, "userId": USER });
+    assert!(findings.as_array().expect("findings").contains(&lost), "{findings:#}");
+    let clean = program(place, &["clips", "verify", "--json"]).await;
+    went_well(&clean);
+    let clean = json_of(&clean);
+    assert_eq!(clean["findings"], json!([]));
+    assert_eq!(clean["clips"], 6, "five with files and the one whose file is gone: {clean:#}");
+    for id in [&kept, &one, &two, &three, &later] {
+        house.download(id).await;
+    }
+    assert_eq!(house.download(&kept).await, bytes);
+    assert_eq!(house.get(&format!("/clips/{deleted}")).await["error"]["code"], "file_missing");
+    let quota = json_of(&program(place, &["quota", "verify", "--dry-run", "--json"]).await);
+    assert_eq!(quota["counts"]["driftBytes"], 0, "{quota}");
+    let link = format!("{}{}", house.app.running.url(), link.as_str().expect("a link"));
+    let old_link = house.app.http.get(&link).send().await.expect("an answer");
+    assert_eq!(old_link.status(), 401, "links from before the copy was put back are void");
+    let log = json_of(&program(place, &["audit", "list", "--json"]).await);
+    let actions: Vec<_> = log["entries"].as_array().expect("entries").iter().collect();
+    assert!(actions.iter().any(|line| line["action"] == "database.restore"), "{log:#}");
+    went_well(&program(place, &["db", "check", "--json"]).await);
+    house.app.stop().await;
+}
+
+async fn a_lost_database_is_made_anew_from_the_clips_records(on: On) {
+    let house = House::open(on).await;
+    let ids = [house.capture().await, house.capture().await, house.capture().await];
+    let mut all = Vec::new();
+    for id in &ids {
+        all.push(house.download(id).await);
+    }
+    let instance = house.app.running.deps.instance.clone();
+    let (closed, token) = house.stop().await;
+    let refused = program(&closed.place, &["db", "rebuild"]).await;
+    assert_eq!(refused.status.code(), Some(1), "there is a database that knows clips: {refused:?}");
+    lose_database(&closed.place).await;
+    let dry = program(&closed.place, &["db", "rebuild", "--dry-run"]).await;
+    assert_eq!(
+        String::from_utf8_lossy(&dry.stdout),
+        "3 clips would get their rows back\n",
+        "{dry:?}"
+    );
+    let made = program(&closed.place, &["db", "rebuild"]).await;
+    assert_eq!(String::from_utf8_lossy(&made.stdout), "3 clips got their rows back\n", "{made:?}");
+    let house = closed.start(token).await;
+    assert_eq!(house.app.running.deps.instance, instance, "the stores stay ours");
+    let listed = house.get("/my-clips").await;
+    assert_eq!(listed["total"], 3, "{listed:#}");
+    for (id, bytes) in ids.iter().zip(&all) {
+        assert_eq!(&house.download(id).await, bytes);
+        assert_eq!(house.get(&format!("/clips/{id}")).await["visibility"], "private");
+    }
+    let used = house.get("/me/quota").await["usedBytes"].as_u64();
+    assert_eq!(used, Some(all.iter().map(|bytes| bytes.len() as u64).sum()));
+    went_well(&program(&house.app.place, &["clips", "verify"]).await);
+    house.app.stop().await;
+}
