@@ -1,4 +1,5 @@
-//! What goes out to the app: one signed POST to an address that the configuration alone names. Signed in the Standard
+//! What goes out to the app: one signed POST to an address that the configuration alone names, for a share ([`post`]) or
+//! an event ([`tell`]). Signed in the Standard
 //! Webhooks manner; redirects are not followed, no proxy of the environment is asked, and neither time nor the answer
 //! is without bound.
 
@@ -9,10 +10,15 @@ use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::{config::Share, domain::time::Timestamp};
+use crate::{
+    config::{Share, Webhook},
+    domain::time::Timestamp,
+};
 
 /// From the first packet to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// The same for an event, which nobody waits for.
+const TELLING: Duration = Duration::from_secs(10);
 /// The longest answer that is read.
 const MOST_ANSWERED: usize = 64 * 1024;
 
@@ -46,17 +52,8 @@ async fn attempt(
         Ok(client) => client,
         Err(fault) => return Ok(Outcome::Failed(fault.clone())),
     };
-    let body = body.to_string();
-    let seconds = now.as_micros().div_euclid(1_000_000);
-    let mut answer = client
-        .post(&to.url)
-        .header("content-type", "application/json")
-        .header("webhook-id", id)
-        .header("webhook-timestamp", seconds)
-        .header("webhook-signature", signature(&to.signing_key(), id, seconds, &body))
-        .body(body)
-        .send()
-        .await?;
+    let request = signed(client, &to.url, &to.signing_key(), id, body.to_string(), now);
+    let mut answer = request.send().await?;
     match answer.status().as_u16() {
         200..=299 => {}
         401 | 403 => return Ok(Outcome::Refused),
@@ -70,6 +67,75 @@ async fn attempt(
         }
     }
     Ok(Outcome::Taken(serde_json::from_slice(&bytes).ok()))
+}
+
+/// A signed request.
+fn signed(
+    client: &reqwest::Client,
+    url: &str,
+    key: &[u8],
+    id: &str,
+    body: String,
+    now: Timestamp,
+) -> reqwest::RequestBuilder {
+    let seconds = now.as_micros().div_euclid(1_000_000);
+    client
+        .post(url)
+        .header("content-type", "application/json")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", seconds)
+        .header("webhook-signature", signature(key, id, seconds, &body))
+        .body(body)
+}
+
+/// How telling an event ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// How long the receiver wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Why there was none, for operators.
+    pub fault: Option<String>,
+}
+
+impl Told {
+    /// Whether the receiver took it.
+    pub fn is_taken(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status))
+    }
+}
+
+/// Tells an endpoint of an event, once. What it answers besides the status is not read.
+pub async fn tell(to: &Webhook, id: &str, body: String, now: Timestamp) -> Told {
+    let failed = |fault: String| Told { status: None, retry_after: None, fault: Some(fault) };
+    let client = match &*CLIENT {
+        Ok(client) => client,
+        Err(fault) => return failed(fault.clone()),
+    };
+    let request = signed(client, &to.url, &to.signing_key(), id, body, now);
+    match tokio::time::timeout(TELLING, request.send()).await {
+        Ok(Ok(answer)) => {
+            let wished = answer.headers().get("retry-after");
+            let wished = wished.and_then(|value| value.to_str().ok());
+            Told {
+                status: Some(answer.status().as_u16()),
+                retry_after: wished.and_then(|text| pause_of(text, now)),
+                fault: None,
+            }
+        }
+        Ok(Err(error)) => failed(plain(error)),
+        Err(_) => failed("no answer in time".to_owned()),
+    }
+}
+
+/// `Retry-After`: seconds, or a date of HTTP.
+fn pause_of(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = chrono::DateTime::parse_from_rfc2822(text.trim()).ok()?;
+    Some(Timestamp::from_micros(at.timestamp_micros()).since(now))
 }
 
 /// `v1,<base64>` over id, time and body.
@@ -120,5 +186,15 @@ mod tests {
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
         let signed = signature(&to.signing_key(), id, 1_614_265_330, body);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_receiver_says_in_seconds_or_by_a_date_when_it_wants_to_be_asked_again() {
+        let now = Timestamp::parse_rfc3339("2026-11-20T10:00:00.000Z").expect("a time");
+        assert_eq!(pause_of("120", now), Some(Duration::from_secs(120)));
+        let date = "Fri, 20 Nov 2026 10:01:00 GMT";
+        assert_eq!(pause_of(date, now), Some(Duration::from_secs(60)));
+        assert_eq!(pause_of("Fri, 20 Nov 2026 09:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(pause_of("soon", now), None);
     }
 }

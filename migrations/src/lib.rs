@@ -20,6 +20,8 @@ mod m0010_audit;
 mod m0012_preferences;
 mod m0013_shares;
 mod m0014_checksums_anew;
+mod m0015_events;
+mod m0016_event_deliveries;
 
 /// All changes, oldest first.
 pub struct Migrator;
@@ -41,6 +43,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0012_preferences::Migration),
             Box::new(m0013_shares::Migration),
             Box::new(m0014_checksums_anew::Migration),
+            Box::new(m0015_events::Migration),
+            Box::new(m0016_event_deliveries::Migration),
         ]
     }
 }

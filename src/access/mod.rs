@@ -61,10 +61,12 @@ pub struct Origin {
     pub uid: Option<u32>,
     /// The request.
     pub request_id: Option<String>,
+    /// When his token runs out, if he has one: a request is over by then, a stream of events must be.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Default for Origin {
     fn default() -> Origin {
-        Origin { door: Door::User, uid: None, request_id: None }
+        Origin { door: Door::User, uid: None, request_id: None, expires_at: None }
     }
 }

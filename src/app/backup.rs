@@ -200,7 +200,7 @@ fn operator(clock: &SharedClock) -> Caller {
         issued_at: Some(clock.now()),
         communities: std::collections::BTreeMap::new(),
         roles: Vec::new(),
-        origin: Origin { door: Door::CommandLine, uid, request_id: None },
+        origin: Origin { door: Door::CommandLine, uid, ..Origin::default() },
     }
 }
 

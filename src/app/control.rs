@@ -76,11 +76,11 @@ async fn sign_in(State(clock): State<SharedClock>, mut request: Request, next: N
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
     let origin = match peer {
         Some(Peer { uid }) => {
-            Origin { door: Door::ControlSocket, uid: Some(uid), request_id: None }
+            Origin { door: Door::ControlSocket, uid: Some(uid), ..Origin::default() }
         }
         None => {
             let uid = Some(rustix::process::getuid().as_raw());
-            Origin { door: Door::CommandLine, uid, request_id: None }
+            Origin { door: Door::CommandLine, uid, ..Origin::default() }
         }
     };
     let caller = caller(request.headers(), &clock, origin);

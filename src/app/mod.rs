@@ -202,6 +202,8 @@ pub async fn start(
     running.open("supervisor", flow::supervise::run(deps()));
     running.open("jobs", jobs::run(deps()));
     running.open("index", flow::index::run(deps()));
+    running.open("events", flow::events::run(deps()));
+    running.open("webhooks", flow::events::webhooks::run(deps()));
     running.open("schedule", keep_schedule(scheduled, deps()));
     running.open("figures", keep_figures(deps()));
     running.open("keys", keep_keys(verifier, deps()));

@@ -66,9 +66,55 @@ pub(super) enum AdminCommand {
     /// Who did what
     #[command(subcommand)]
     Audit(Audit),
+    /// Events on their way to the app
+    #[command(subcommand)]
+    Events(Events),
     /// A person as a whole
     #[command(subcommand)]
     Users(Users),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Events {
+    /// Deliveries of events to the configured endpoints, newest first
+    List {
+        /// Only those that were given up
+        #[arg(long, conflicts_with = "pending")]
+        dead: bool,
+        /// Only those that wait
+        #[arg(long)]
+        pending: bool,
+        /// To this endpoint: its name, as listed
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// How many, 1 to 200
+        #[arg(long)]
+        limit: Option<u64>,
+        /// How many to pass over
+        #[arg(long)]
+        offset: Option<u64>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Deliver an event again, or all deliveries that were given up
+    Redeliver {
+        /// The event's id
+        #[arg(required_unless_present = "dead", conflicts_with = "dead")]
+        id: Option<String>,
+        /// Everything that was given up
+        #[arg(long)]
+        dead: bool,
+        /// Of these, not older than this, RFC 3339
+        #[arg(long, requires = "dead")]
+        since: Option<String>,
+        /// To this endpoint alone: its name, as listed
+        #[arg(long)]
+        endpoint: Option<String>,
+        #[command(flatten)]
+        dry_run: DryRun,
+        #[command(flatten)]
+        json: Json,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -481,6 +527,7 @@ fn ask(command: AdminCommand) -> Ask {
             ask
         }
         AdminCommand::Audit(command) => ask_audit(command),
+        AdminCommand::Events(command) => ask_events(command),
         AdminCommand::Users(command) => ask_users(command),
     }
 }
@@ -517,6 +564,46 @@ fn ask_audit(command: Audit) -> Ask {
         ask.call.query.extend(value.map(|value| (name, value)));
     }
     ask
+}
+
+const DELIVERY_COLUMNS: &[&str] = &[
+    "eventId",
+    "type",
+    "endpoint",
+    "state",
+    "attempts",
+    "lastStatus",
+    "nextAttemptAt",
+    "createdAt",
+    "lastError",
+];
+
+fn ask_events(command: Events) -> Ask {
+    match command {
+        Events::List { dead, pending, endpoint, limit, offset, json } => {
+            let show = Show::Table("deliveries", DELIVERY_COLUMNS);
+            let mut ask = get(&["admin", "events"], show, json);
+            let state = if dead { Some("dead") } else { pending.then_some("pending") };
+            for (name, value) in [
+                ("state", state.map(str::to_owned)),
+                ("endpoint", endpoint),
+                ("limit", limit.map(|n| n.to_string())),
+                ("offset", offset.map(|n| n.to_string())),
+            ] {
+                ask.call.query.extend(value.map(|value| (name, value)));
+            }
+            ask
+        }
+        Events::Redeliver { id, since, endpoint, dry_run, json, .. } => {
+            let one = id.as_deref().map(|id| vec!["admin", "events", id, "redeliver"]);
+            let path = one.unwrap_or_else(|| vec!["admin", "events", "redeliver"]);
+            let mut ask = change(Method::POST, &path, None, json);
+            ask.call.query.push(("dryRun", dry_run.dry_run.to_string()));
+            ask.call.query.extend(since.map(|since| ("since", since)));
+            ask.call.query.extend(endpoint.map(|endpoint| ("endpoint", endpoint)));
+            ask
+        }
+    }
 }
 
 fn ask_users(command: Users) -> Ask {

@@ -99,6 +99,7 @@ pub const KEYS: &[Key] = &[
     key("storage.critical_percent"),
     key("share.url"),
     secret("share.secret", None),
+    secret("webhooks.endpoints", None),
     key("jobs.segment_cleanup"),
     key("jobs.orphan_reaper"),
     key("jobs.reconcile"),

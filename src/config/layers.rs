@@ -31,6 +31,8 @@ pub(super) enum Raw {
     Float(f64),
     /// An array in TOML.
     List(Vec<Raw>),
+    /// A table in TOML.
+    Table(BTreeMap<String, Raw>),
     /// Something that no setting is: what it is.
     Other(&'static str),
     /// A variable or argument: text that may stand for anything.
@@ -148,7 +150,9 @@ fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
         DeValue::Array(items) => Raw::List(items.iter().map(raw).collect()),
         DeValue::Boolean(_) => Raw::Other("true or false"),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Table(_) => Raw::Other("a table"),
+        DeValue::Table(inner) => Raw::Table(
+            inner.iter().map(|(name, value)| (name.get_ref().to_string(), raw(value))).collect(),
+        ),
     }
 }
 

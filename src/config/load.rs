@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::{
     Auth, Buffer, Capture, Clips, Config, Database, Jobs, Jwks, Limits, Livekit, Muxer, RateLimits,
-    Server, Sessions, Share, Storage, check, fault::Faults, layers, read::Reader,
+    Server, Sessions, Share, Storage, check, fault::Faults, layers, read::Reader, webhooks,
 };
 use crate::domain::names::{CommunityRule, CommunitySource, IdentityRule};
 
@@ -80,6 +80,7 @@ fn read(reader: &mut Reader<'_>, cwd: &Path) -> Config {
             filmstrip_per_minute: reader.number("rate_limits.filmstrip_per_minute", 0..=1_000_000),
         },
         share: read_share(reader),
+        webhooks: webhooks::read(reader, cwd),
         jobs: read_jobs(reader),
         log: reader
             .text_that("log", "a level or a tracing filter such as \"info\"", |text| {
@@ -156,7 +157,7 @@ fn read_server(reader: &mut Reader<'_>) -> Server {
     }
 }
 
-fn is_plain_http_url(text: &str) -> bool {
+pub(super) fn is_plain_http_url(text: &str) -> bool {
     text.parse::<http::Uri>().is_ok_and(|url| {
         matches!(url.scheme_str(), Some("http" | "https"))
             && url.host().is_some_and(|host| !host.is_empty())

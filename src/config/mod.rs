@@ -10,6 +10,7 @@ pub mod keys;
 mod layers;
 mod load;
 mod read;
+mod webhooks;
 
 pub use fault::{Fault, Faults};
 pub use load::{Demand, Sources, load};
@@ -20,7 +21,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::names::{CommunityRule, IdentityRule};
+use sha2::{Digest, Sha256};
+
+use crate::domain::{
+    event::EventKind,
+    names::{CommunityRule, IdentityRule},
+};
 
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone)]
@@ -53,6 +59,8 @@ pub struct Config {
     pub storage: Storage,
     /// Where shares are delivered to, if anywhere.
     pub share: Option<Share>,
+    /// Where events are delivered to.
+    pub webhooks: Vec<Webhook>,
     /// Cadence of the scheduled jobs: cron, six fields, UTC.
     pub jobs: Jobs,
     /// What the log prints, `tracing-subscriber`'s filter syntax.
@@ -283,6 +291,50 @@ impl Share {
     /// The bytes that sign.
     pub fn signing_key(&self) -> Vec<u8> {
         key_of(self.secret.expose_secret()).unwrap_or_default()
+    }
+}
+
+/// An endpoint of the app that is told of events.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Names it in rows and lists: made from the address, which may hold a secret.
+    pub name: String,
+    /// `https://`, or `http://` on this machine.
+    pub url: String,
+    /// Signs what is sent: `whsec_` and base64, or any text.
+    pub secret: SecretString,
+    /// What it is told; everything when empty.
+    pub events: Vec<EventKind>,
+}
+
+impl Webhook {
+    /// The endpoint at `url`, named.
+    pub fn new(url: String, secret: SecretString, events: Vec<EventKind>) -> Webhook {
+        let name = hex::encode(&Sha256::digest(url.as_bytes())[..6]);
+        Webhook { name, url, secret, events }
+    }
+
+    /// Whether it is told of such an event.
+    pub fn wants(&self, kind: EventKind) -> bool {
+        self.events.is_empty() || self.events.contains(&kind)
+    }
+
+    /// The bytes that sign.
+    pub fn signing_key(&self) -> Vec<u8> {
+        key_of(self.secret.expose_secret()).unwrap_or_default()
+    }
+
+    /// The address without what may be secret in it: credentials and query.
+    pub fn shown_url(&self) -> String {
+        let plain = self.url.split(['?', '#']).next().unwrap_or_default();
+        match plain.split_once("://") {
+            Some((scheme, rest)) => {
+                let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+                let host = host.rsplit('@').next().unwrap_or_default();
+                format!("{scheme}://{host}/{path}")
+            }
+            None => String::new(),
+        }
     }
 }
 

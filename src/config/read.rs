@@ -2,6 +2,7 @@
 //! on and everything that is wrong is found in one pass; a configuration with faults is never handed out.
 
 use std::{
+    collections::BTreeMap,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -68,6 +69,20 @@ impl<'a> Reader<'a> {
             self.fault(key, problem, expected);
         }
         parsed
+    }
+
+    /// A list of tables; in the environment, in a file or as an argument the same as JSON. The origin of a table's
+    /// fault is the list's.
+    pub fn tables(&mut self, key: &'static str, expected: &str) -> Vec<BTreeMap<String, Raw>> {
+        let found = self.read(key, expected, |found| match &found.raw {
+            Raw::List(items) => items.iter().map(as_table).collect(),
+            Raw::Loose(text) => {
+                let json: serde_json::Value = serde_json::from_str(text).ok()?;
+                json.as_array()?.iter().map(|item| as_table(&from_json(item))).collect()
+            }
+            _ => None,
+        });
+        found.unwrap_or_default()
     }
 
     /// A text that is not empty.
@@ -278,7 +293,25 @@ pub(super) fn absolute(cwd: &Path, path: &Path) -> PathBuf {
     whole
 }
 
-fn as_text(raw: &Raw) -> Option<String> {
+fn as_table(raw: &Raw) -> Option<BTreeMap<String, Raw>> {
+    match raw {
+        Raw::Table(members) => Some(members.clone()),
+        _ => None,
+    }
+}
+
+fn from_json(value: &serde_json::Value) -> Raw {
+    match value {
+        serde_json::Value::String(text) => Raw::Text(text.clone()),
+        serde_json::Value::Array(items) => Raw::List(items.iter().map(from_json).collect()),
+        serde_json::Value::Object(members) => Raw::Table(
+            members.iter().map(|(name, value)| (name.clone(), from_json(value))).collect(),
+        ),
+        _ => Raw::Other("neither a text, a list nor a table"),
+    }
+}
+
+pub(super) fn as_text(raw: &Raw) -> Option<String> {
     match raw {
         Raw::Text(text) | Raw::Loose(text) => Some(text.clone()),
         _ => None,
@@ -320,6 +353,7 @@ fn show(raw: &Raw) -> String {
         Raw::List(items) => {
             format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", "))
         }
+        Raw::Table(_) => "a table".to_owned(),
         Raw::Other(what) => (*what).to_owned(),
     }
 }

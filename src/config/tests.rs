@@ -287,7 +287,7 @@ fn work_on_the_database_alone_needs_no_livekit_but_what_is_given_must_be_right()
 
 #[test]
 fn what_belongs_to_later_features_does_not_exist() {
-    assert_eq!(keys::find("webhooks.endpoints"), None);
+    assert_eq!(keys::find("storage.s3.bucket"), None);
 }
 
 #[test]
@@ -311,5 +311,61 @@ fn shares_go_to_an_address_with_a_secret_or_nowhere() {
         let text = faults(&sources(&given));
         assert!(text.contains(&format!("{key}:")), "{text}");
         assert!(!text.contains("not base64") && !text.contains("too short;"), "{text}");
+    }
+}
+
+#[test]
+fn endpoints_of_events_are_tables_in_toml_and_json_elsewhere() {
+    let scratch = Scratch::new();
+    let key = scratch.file("key", "a secret of at least 24 bytes\n");
+    let text = format!(
+        "[[webhooks.endpoints]]\nurl = \"https://app.example.org/a?k=1\"\nsecret_file = \"{}\"\n\n\
+         [[webhooks.endpoints]]\nurl = \"http://127.0.0.1:9/b\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n\
+         events = [\"clip_ready\", \"quota_warning\"]\n",
+        key.display()
+    );
+    let file = Sources { file: Some(scratch.file("c.toml", &text)), ..sources(&[]) };
+    let config = load(&file, Demand::Service).expect("valid settings");
+    let [one, two] = &config.webhooks[..] else { panic!("two: {:?}", config.webhooks) };
+    assert_eq!(one.signing_key(), b"a secret of at least 24 bytes");
+    assert!(one.events.is_empty() && one.wants(EventKind::ClipDeleted));
+    assert_eq!(two.signing_key().len(), 24);
+    assert!(two.wants(EventKind::QuotaWarning) && !two.wants(EventKind::ClipDeleted));
+    assert_ne!(one.name, two.name);
+    assert!(!format!("{config:?}").contains("whsec_"), "secrets do not print");
+
+    let json = r#"[{"url": "https://app.example.org/", "secret": "a secret of at least 24 bytes", "events": []}]"#;
+    let config = loaded(&[("REPLAY__WEBHOOKS__ENDPOINTS", json)]);
+    assert_eq!(config.webhooks.len(), 1);
+    let path = scratch.file("endpoints.json", json);
+    let named = path.to_str().expect("text");
+    assert_eq!(loaded(&[("REPLAY__WEBHOOKS__ENDPOINTS_FILE", named)]).webhooks.len(), 1);
+}
+
+#[test]
+fn everything_that_is_wrong_with_endpoints_is_told_and_nothing_that_is_secret() {
+    let json = r#"[
+        {"url": "http://app.example.org/hidden", "secret": "a secret of at least 24 bytes"},
+        {"url": "https://a/", "secret": "hidden and short"},
+        {"url": "https://b/", "secret": "a secret of at least 24 bytes", "events": ["clip_redy"]},
+        {"url": "https://b/", "secret": "a secret of at least 24 bytes", "event": []},
+        {"url": "https://c/"}
+    ]"#;
+    let told = faults(&sources(&[("REPLAY__WEBHOOKS__ENDPOINTS", json)]));
+    for part in [
+        "item 1: url",
+        "item 2: secret does not fit",
+        "item 3: there is no event \"clip_redy\"",
+        "item 4 has a member \"event\"",
+        "item 4 has the url of another",
+        "item 5: secret is not set",
+    ] {
+        assert!(told.contains(part), "{part} in:\n{told}");
+    }
+    assert_eq!(told.lines().count(), 6, "{told}");
+    assert!(!told.contains("hidden"), "{told}");
+    for odd in ["{}", "https://a/", "[1]"] {
+        let told = faults(&sources(&[("REPLAY__WEBHOOKS__ENDPOINTS", odd)]));
+        assert!(told.contains("webhooks.endpoints: does not fit"), "{told}");
     }
 }

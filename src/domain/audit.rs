@@ -59,6 +59,10 @@ text_enum!(
         DatabaseRestore = "database.restore",
         /// What is kept of a user was handed out.
         UserExport = "user.export",
+        /// Deliveries of events were begun anew.
+        EventRedeliver = "event.redeliver",
+        /// Deliveries of events were listed.
+        EventList = "event.list",
         /// Erasing a user began.
         UserErase = "user.erase",
         /// Erasing a user ended: nothing of him was found any more.

@@ -74,6 +74,10 @@ own_id!(
     ShareId
 );
 text_id!(
+    /// Something that happened: random, so that it tells nothing of others' events. `0` is before the first.
+    EventId
+);
+text_id!(
     /// LiveKit's name of a recording process (`EG_…`).
     EgressId
 );

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod catalogue;
+pub mod event;
 pub mod id;
 pub mod keys;
 pub mod lifecycle;

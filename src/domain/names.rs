@@ -122,6 +122,24 @@ fn acceptable(name: &str) -> Option<String> {
     check_name("communityId", name).ok().map(|()| name.to_owned())
 }
 
+/// Bytes of a file name that every file system takes, with room for the ending.
+const NAME_BYTES: usize = 200;
+
+/// The title as a file name on any system: nothing that separates paths, hides an ending or turns the text around.
+pub fn file_name(title: &str) -> String {
+    let special = |c: char| {
+        c.is_control()
+            || "/\\:*?\"<>|".contains(c)
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut name: String = title.chars().map(|c| if special(c) { '_' } else { c }).collect();
+    while name.len() > NAME_BYTES {
+        name.pop();
+    }
+    let name = name.trim_matches([' ', '.']);
+    if name.is_empty() { "clip.mp4".to_owned() } else { format!("{name}.mp4") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +210,15 @@ mod tests {
             Some(CommunityId::new("blue"))
         );
         assert!(CommunityRule::new(Some("^x"), both).is_err());
+    }
+
+    #[test]
+    fn a_title_becomes_one_harmless_file_name() {
+        assert_eq!(file_name("Größter Sieg!"), "Größter Sieg!.mp4");
+        assert_eq!(file_name("../../etc/passwd"), "_.._etc_passwd.mp4");
+        assert_eq!(file_name("C:\\x\r\n"), "C__x__.mp4");
+        assert_eq!(file_name("..."), "clip.mp4");
+        assert_eq!(file_name("evil\u{202e}4pm.exe"), "evil_4pm.exe.mp4");
+        assert!(file_name(&"😀".repeat(200)).len() <= 204);
     }
 }

@@ -8,6 +8,7 @@ use super::{
     audit_log::{self, Line, Signed},
     authorize,
     maintenance::{Maintenance, Run},
+    outbox,
     show::{self, Shown},
 };
 use crate::{
@@ -127,12 +128,14 @@ pub async fn set_quota(
     let tx = deps.db.begin().await?;
     let before = store::quota::lock(&tx, user, now).await?.quota_bytes;
     let account = store::quota::set_quota(&tx, user, quota_bytes, now).await?;
+    let allowed = before.unwrap_or(deps.config.limits.user_quota_bytes);
+    outbox::allowance_changed(&tx, &account, allowed, quota_bytes, now).await?;
     let line = Line::new(Action::QuotaSet)
         .user(user)
         .before(json!({ "quotaBytes": before }))
         .after(json!({ "quotaBytes": quota_bytes }));
     audit_log::done(&tx, caller, line, now).await?;
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     tracing::info!(user.id = %user, by = %caller.user_id, quota_bytes, "quota changed");
     Ok((account, store::clip::count_ready(deps.db.conn(), user).await?))
 }

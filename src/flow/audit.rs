@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::Deps;
+use super::{Deps, outbox};
 use crate::{
     error::Result,
     store::{self, quota},
@@ -48,8 +48,13 @@ pub async fn run(deps: &Deps, dry_run: bool) -> Result<Counts> {
         );
         if !dry_run {
             let tx = deps.db.begin().await?;
-            counts.corrected += u64::from(quota::correct(&tx, &account.user_id).await?);
-            store::commit(tx).await?;
+            if quota::correct(&tx, &account.user_id).await? {
+                counts.corrected += 1;
+                let added = account.true_used.saturating_sub(account.used_bytes);
+                let now = deps.clock.now();
+                outbox::bytes_taken(&tx, deps, &account.user_id, added, now).await?;
+            }
+            outbox::commit(deps, tx).await?;
         }
     }
     metrics::gauge!("livekit_replay_quota_drift_bytes").set(counts.drift_bytes as f64);

@@ -9,12 +9,13 @@ use serde_json::json;
 use super::{
     Deps, authorize, crash, idempotency, index,
     material::Material,
-    shares,
+    outbox, shares,
     stores::{self, Which},
 };
 use crate::{
     access::{Caller, Permission},
     domain::{
+        event::EventKind,
         id::{ClipId, SessionId, UserId},
         lifecycle::{ClipStatus, SessionStatus},
         names,
@@ -24,7 +25,7 @@ use crate::{
         window::{MediaEnd, Precision, ResolvedWindow, WindowRequest, WindowRules, resolve_window},
     },
     error::{Code, Error, Result},
-    store::{self, Tx, clip, job, pin, quota, session},
+    store::{Tx, clip, job, pin, quota, session},
 };
 
 pub use crate::store::clip::{Model as Clip, Visibility};
@@ -143,6 +144,7 @@ async fn accept(
     if !clip::insert(&tx, clip.clone()).await? {
         return Err(Error::internal("inserting a clip", "its new id exists already"));
     }
+    outbox::clip(&tx, EventKind::ClipProcessing, &clip, now).await?;
     let pinned = pin_window(deps, found.plan.as_ref(), &material, resolved.window);
     pin::insert(&tx, &clip.session_id, &clip.id, pinned, now).await?;
     let asked_by = request.request_id.clone();
@@ -154,7 +156,7 @@ async fn accept(
         Some(order) => shares::keep(&tx, deps, caller, &clip, order).await?,
         None => None,
     };
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     Ok(Accepted { clip, secret })
 }
 

@@ -3,7 +3,7 @@
 
 use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
-use super::{Deps, crash};
+use super::{Deps, crash, outbox};
 use crate::{
     domain::{
         keys,
@@ -132,15 +132,8 @@ async fn keep_answer(
         clock_offset_us: Set(offset),
         ..Default::default()
     };
-    let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
-    let kept = epoch::update_if(deps.db.conn(), &row.session_id, row.number, &open, change).await;
-    let held = match &kept {
-        Ok(true) => session::find(deps.db.conn(), &row.session_id)
-            .await?
-            .is_some_and(|session| session.status.holds_place()),
-        _ => false,
-    };
-    if held {
+    let kept = keep_in_row(deps, row, change).await;
+    if matches!(kept, Ok(true)) {
         return Ok(());
     }
     // Best effort: if this stop is lost, the reconcile pass finds the egress under our path.
@@ -149,6 +142,21 @@ async fn keep_answer(
     }
     kept?;
     Err(Error::new(Code::SessionNotActive, "The session was ended while it was being started."))
+}
+
+/// Whether the epoch was still open and its session still holds its place.
+async fn keep_in_row(deps: &Deps, row: &epoch::Model, change: epoch::ActiveModel) -> Result<bool> {
+    let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
+    let tx = deps.db.begin().await?;
+    // the session first: whoever indexes its first media waits here, or came before
+    let locked = session::lock(&tx, &row.session_id).await?;
+    let kept = epoch::update_if(&tx, &row.session_id, row.number, &open, change).await?;
+    let held = locked.filter(|session| kept && session.status.holds_place());
+    if let Some(session) = &held {
+        outbox::epoch_accepted(&tx, session, row.number, deps.clock.now()).await?;
+    }
+    outbox::commit(deps, tx).await?;
+    Ok(held.is_some())
 }
 
 /// Ends an epoch's row.

@@ -4,7 +4,11 @@ use super::{
     Deps,
     stores::{self, Which},
 };
-use crate::{domain::lifecycle::SessionStatus, error::Result, store};
+use crate::{
+    domain::lifecycle::SessionStatus,
+    error::Result,
+    store::{self, delivery::DeliveryState},
+};
 
 /// Sets the gauges. What cannot be read is left as it was, and said in `livekit_replay_scrape_errors`.
 pub async fn refresh(deps: &Deps) {
@@ -36,6 +40,11 @@ async fn rows(deps: &Deps) -> Result<()> {
         .set(as_float(u64::try_from(totals.bytes).unwrap_or(0)));
     let jobs = store::job::count_open(deps.db.conn()).await?;
     metrics::gauge!("livekit_replay_jobs_open").set(as_float(jobs));
+    for state in DeliveryState::ALL {
+        let count = store::delivery::count_in(deps.db.conn(), *state).await?;
+        metrics::gauge!("livekit_replay_event_deliveries", "state" => state.as_str())
+            .set(as_float(count));
+    }
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use crate::{
     },
     error::{Error, Result},
     flow::{
-        Deps,
+        Deps, outbox,
         stores::{self, Which},
     },
     store::{
@@ -247,12 +247,16 @@ fn horizon(deps: &Deps, session: &session::Model) -> Timestamp {
     end.minus(deps.config.buffer.length)
 }
 
-/// Marks a session active at its first media.
-async fn first_media(tx: &store::Tx, deps: &Deps, session: &SessionId) -> Result<()> {
+/// Media came: a session that was starting is active, and the first is told. `before` is its row, locked, as it was.
+async fn media_came(tx: &store::Tx, deps: &Deps, before: &session::Model) -> Result<()> {
     let change = session::ActiveModel {
         status: Set(SessionStatus::Active),
         updated_at: Set(deps.clock.now()),
         ..Default::default()
     };
-    session::update_if(tx, session, &[SessionStatus::Starting], change).await.map(drop)
+    session::update_if(tx, &before.id, &[SessionStatus::Starting], change).await?;
+    match before.media_starts_at {
+        None => outbox::first_media(tx, &before.id, deps.clock.now()).await,
+        Some(_) => Ok(()),
+    }
 }

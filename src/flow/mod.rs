@@ -18,6 +18,7 @@ pub mod egress_fact;
 pub mod epoch;
 pub mod erase;
 pub mod estimate;
+pub mod events;
 pub mod export;
 pub mod figures;
 pub mod filmstrip;
@@ -28,6 +29,7 @@ pub mod library;
 pub mod links;
 pub mod maintenance;
 pub mod material;
+mod outbox;
 pub mod own;
 pub mod place;
 pub mod poster;
@@ -109,6 +111,8 @@ pub struct Wake {
     pub supervisor: Notify,
     /// A clip left `processing` (callers waiting for one look again).
     pub clips: Notify,
+    /// Something was written down that is to be told, and who listens in this process.
+    pub events: events::Hub,
 }
 
 impl Deps {

@@ -1,7 +1,7 @@
 //! The ends of a session: every way out of holding a place goes through here, so that place, status and promise
 //! change together, once.
 
-use super::{Deps, audit_log::Signed};
+use super::{Deps, audit_log::Signed, outbox};
 use crate::{
     domain::{
         lifecycle::{EndReason, SessionStatus},
@@ -9,7 +9,7 @@ use crate::{
     },
     error::Result,
     store::{
-        self, Set,
+        Set,
         epoch::{self, EpochStatus},
         session,
     },
@@ -97,7 +97,10 @@ async fn leave(
     if let Some(told) = told.filter(|_| left) {
         told.write(&tx, deps.clock.now()).await?;
     }
-    store::commit(tx).await?;
+    if left {
+        outbox::session_ended(&tx, &session.id, deps.clock.now()).await?;
+    }
+    outbox::commit(deps, tx).await?;
     deps.wake.supervisor.notify_one();
     Ok(left)
 }

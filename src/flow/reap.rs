@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Deps, shares,
+    Deps, events, shares,
     stores::{self, Which},
 };
 use crate::{
@@ -62,6 +62,7 @@ pub struct Counts {
 pub async fn run(deps: &Deps, thorough: bool, dry_run: bool) -> Result<Counts> {
     let mut counts = Counts::default();
     rows::expire(deps, dry_run, &mut counts).await?;
+    counts.expired_rows += events::sweep(deps, dry_run).await?;
     stores::demand_ours(deps, Which::Buffer).await?;
     remove_expired_buffers(deps, dry_run, &mut counts).await?;
     remove_orphan_directories(deps, dry_run, &mut counts).await?;

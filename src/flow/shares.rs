@@ -12,7 +12,7 @@ use super::{
     capture::Clip,
     clip_files::{ClipFiles, write_record},
     library::{File, load_own},
-    links,
+    links, outbox,
 };
 use crate::{
     access::Caller,
@@ -77,12 +77,11 @@ pub async fn share(deps: &Deps, caller: &Caller, id: &ClipId, order: Order) -> R
     let endpoint = endpoint_of(deps, order.destination)?;
     let mut shared = new_share(deps, &clip, order);
     make(deps, &shared.share, false).await?;
-    match endpoint {
-        Some(endpoint) => {
-            deliver(deps, &endpoint, &clip, caller.name.as_deref(), &mut shared).await?;
-        }
-        None => count(&shared.share),
+    if let Some(endpoint) = endpoint {
+        deliver(deps, &endpoint, &clip, caller.name.as_deref(), &mut shared).await?;
+        tell(deps, &shared.share).await?;
     }
+    count(&shared.share);
     Ok(shared)
 }
 
@@ -115,11 +114,20 @@ async fn deliver(
             return Err(error);
         }
     }
-    if let Some(message) = &shared.share.message_id {
-        share::set_message(deps.db.conn(), id, message).await?;
-    }
-    count(&shared.share);
     Ok(())
+}
+
+/// The app has it: the message's name is kept, and that it was shared is told.
+async fn tell(deps: &Deps, share: &Share) -> Result<()> {
+    let tx = deps.db.begin().await?;
+    if let Some(message) = &share.message_id {
+        share::set_message(&tx, &share.id, message).await?;
+    }
+    // one that went meanwhile was told to be gone
+    if let Some(clip) = clip::find(&tx, &share.clip_id).await? {
+        outbox::shared(&tx, &clip, share, deps.clock.now()).await?;
+    }
+    outbox::commit(deps, tx).await
 }
 
 fn count(share: &Share) {
@@ -180,7 +188,11 @@ async fn make(deps: &Deps, share: &Share, wished: bool) -> Result<()> {
             .with("status", now.status.as_str()));
     }
     share::insert(&tx, share.clone()).await?;
-    store::commit(tx).await
+    // what is handed to the app is told when the app has it
+    if share.destination == Destination::Link {
+        outbox::shared(&tx, &now, share, share.created_at).await?;
+    }
+    outbox::commit(deps, tx).await
 }
 
 /// What the app is told: whom the link is for, and what it shows.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use futures::{StreamExt, stream};
 
-use super::{Deps, egress_fact, epoch as epoch_flow, index, place};
+use super::{Deps, egress_fact, epoch as epoch_flow, index, outbox, place};
 use crate::{
     domain::{
         id::{RoomName, SessionId},
@@ -18,7 +18,7 @@ use crate::{
     error::{Code, Result},
     livekit::Stopped,
     store::{
-        Set,
+        self, Set,
         epoch::{self, EpochStatus},
         session,
     },
@@ -313,7 +313,17 @@ async fn set_status(deps: &Deps, session: &session::Model, status: SessionStatus
         change.restart_attempts = Set(0);
         change.restart_at = Set(None);
     }
-    let changed = session::update_if(deps.db.conn(), &session.id, status.follows(), change).await?;
+    let tx = deps.db.begin().await?;
+    // locked before it is read: which change this is depends on how the row really was
+    let Some(before) = session::lock(&tx, &session.id).await? else {
+        return store::rollback(tx).await;
+    };
+    let changed = session::update_if(&tx, &session.id, status.follows(), change).await?;
+    if changed {
+        let now = deps.clock.now();
+        outbox::session_changed(&tx, &session.id, before.status, status, now).await?;
+    }
+    outbox::commit(deps, tx).await?;
     if changed {
         tracing::info!(session.id = %session.id, status = %status, "session status changed");
     }

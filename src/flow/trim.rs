@@ -15,12 +15,13 @@ use super::{
     audit_log::Signed,
     capture::{self, Clip, Visibility},
     clip_files::ClipFiles,
-    crash, idempotency, library,
+    crash, idempotency, library, outbox,
     stores::{self, FILE_LIMIT, Which},
 };
 use crate::{
     access::Caller,
     domain::{
+        event::EventKind,
         id::ClipId,
         lifecycle::ClipStatus,
         selection::Gap,
@@ -30,7 +31,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     media::{files::remove_plain, micros_to_ticks, mp4, publish},
-    store::{self, clip, job},
+    store::{clip, job},
 };
 
 /// For the file's own structure.
@@ -107,6 +108,7 @@ async fn accept(
     if !clip::insert(&tx, row.clone()).await? {
         return Err(Error::internal("inserting a clip", "its new id exists already"));
     }
+    outbox::clip(&tx, EventKind::ClipProcessing, row, row.created_at).await?;
     let request_id = row.request_id.clone();
     job::enqueue_render(
         &tx,
@@ -122,7 +124,7 @@ async fn accept(
         let location = Some(row.id.as_str().to_owned());
         idempotency::keep_in(&tx, claim, idempotency::Kept { status: 202, body, location }).await?;
     }
-    store::commit(tx).await
+    outbox::commit(deps, tx).await
 }
 
 /// Another attempt at a failed trim, as long as its source is there, or what was held of it.
@@ -154,10 +156,11 @@ pub(super) async fn retry(deps: &Deps, failed: &Clip, told: Option<Signed>) -> R
     job::enqueue_render(&tx, &failed.id, &failed.user_id, capture::MAX_ATTEMPTS, request_id, now)
         .await?;
     let again = clip::load(&tx, &failed.id).await?;
+    outbox::clip(&tx, EventKind::ClipProcessing, &again, now).await?;
     if let Some(told) = told {
         told.write(&tx, now).await?;
     }
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     deps.wake.jobs.notify_waiters();
     Ok(again)
 }

@@ -12,13 +12,14 @@ use super::{
     audit_log::{self, Line},
     authorize,
     clip_files::{ClipFiles, Record, write_record},
-    reap,
+    outbox, reap,
     stores::{self, Which},
 };
 use crate::{
     access::Caller,
     domain::{
         audit::Action,
+        event::EventKind,
         id::{ClipId, UserId},
         lifecycle::ClipStatus,
         text_enum::text_enum,
@@ -240,7 +241,7 @@ async fn settle(
     }
     let repaired = repair && put_right(deps, &tx, &row, fault).await?;
     if repaired {
-        store::commit(tx).await?;
+        outbox::commit(deps, tx).await?;
         tracing::warn!(clip.id = %row.id, fault = fault.as_str(), "a clip was put right");
     } else {
         store::rollback(tx).await?;
@@ -262,6 +263,8 @@ async fn put_right(deps: &Deps, tx: &store::Tx, row: &clip::Model, fault: Fault)
                 clip::make_lost(tx, &row.id, code.code().as_str(), code.detail(), now).await?;
             if lost {
                 quota::settle(tx, &row.user_id, 0, -row.size_bytes).await?;
+                let lost = clip::load(tx, &row.id).await?;
+                outbox::clip(tx, EventKind::ClipFailed, &lost, now).await?;
             }
             Ok(lost)
         }
@@ -272,6 +275,9 @@ async fn put_right(deps: &Deps, tx: &store::Tx, row: &clip::Model, fault: Fault)
             let found = clip::make_found(tx, &row.id, size, now).await?;
             if found {
                 quota::settle(tx, &row.user_id, 0, size).await?;
+                let found = clip::load(tx, &row.id).await?;
+                outbox::clip(tx, EventKind::ClipReady, &found, now).await?;
+                outbox::bytes_taken(tx, deps, &row.user_id, size, now).await?;
             }
             Ok(found)
         }

@@ -8,10 +8,13 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Deps, capture::Clip, clip_files::ClipFiles, crash};
+use super::{Deps, capture::Clip, clip_files::ClipFiles, crash, outbox};
 use crate::{
     config::Config,
-    domain::id::{ClipId, UserId},
+    domain::{
+        event::EventKind,
+        id::{ClipId, UserId},
+    },
     error::{Code, Error, Result},
     store::{self, Engine, Tx, clip, job, pin, quota},
 };
@@ -240,7 +243,7 @@ async fn give_up(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
     {
         fail_clip(&tx, deps, &clip, error).await?;
     }
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     tracing::error!(
         job.id = %leased.job.id, clip.id = leased.job.clip_id.as_ref().map(ClipId::as_str),
         code = error.code().as_str(), error = error.chain(), "capture failed"
@@ -261,6 +264,7 @@ async fn fail_clip(tx: &Tx, deps: &Deps, clip: &Clip, error: &Error) -> Result<(
     }
     crash::point("during-settle");
     quota::settle(tx, &clip.user_id, clip.reserved_bytes, 0).await?;
+    outbox::clip(tx, EventKind::ClipFailed, &clip::load(tx, &clip.id).await?, now).await?;
     let kept_until = now.plus(deps.config.capture.failed_keep);
     pin::set_expiry(tx, &clip.id, Some(kept_until)).await?;
     // an earlier attempt may have died between its rename and its commit; under the row's lock nobody publishes;

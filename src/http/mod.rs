@@ -21,6 +21,7 @@ pub mod bytes;
 mod client;
 pub mod clips;
 pub mod error;
+mod events;
 pub mod extract;
 mod failures;
 mod health;
@@ -111,5 +112,6 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
         .merge(limited(stream::routes(), Limited::Capture, Method::GET))
         .merge(admin::routes())
         .merge(me::routes())
+        .merge(events::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

@@ -109,6 +109,10 @@ fn action_of(method: &Method, path: &str) -> Option<Action> {
         ("GET", "/admin/maintenance") => Action::MaintenanceList,
         ("GET", "/admin/usage") => Action::UsageShow,
         ("GET", "/admin/audit") => Action::AuditList,
+        ("GET", "/admin/events") => Action::EventList,
+        ("POST", "/admin/events/redeliver" | "/admin/events/{id}/redeliver") => {
+            Action::EventRedeliver
+        }
         ("GET", "/health/detailed") => Action::HealthShow,
         ("POST", "/admin/sessions/{id}/stop" | "/stop/{sessionId}") => Action::SessionStop,
         ("POST", "/admin/sessions/stop-all") => Action::SessionStopAll,

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    AppState, bytes, clips,
+    AppState, bytes,
     error::{Answer, Problem},
     extract::{Arrived, Path, Query},
 };
@@ -94,7 +94,7 @@ async fn send(
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    let name = bytes::disposition(&clips::filename(&streaming.title));
+    let name = bytes::disposition(&crate::domain::names::file_name(&streaming.title));
     if let Ok(name) = HeaderValue::from_str(&name) {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }

@@ -2,9 +2,10 @@
 //! that no query ever handles a bare string or number that means something.
 
 use crate::domain::{
+    event::EventKind,
     id::{
-        ClipId, CommunityId, EgressId, Identity, JobId, PinId, RoomName, SessionId, ShareId,
-        TrackId, UserId,
+        ClipId, CommunityId, EgressId, EventId, Identity, JobId, PinId, RoomName, SessionId,
+        ShareId, TrackId, UserId,
     },
     lifecycle::{ClipStatus, EndReason, SessionStatus},
     time::Timestamp,
@@ -86,6 +87,8 @@ text_column!(
     PinId => |text| Some(PinId::new(text)),
     ShareId => |text| Some(ShareId::new(text)),
     EgressId => |text| Some(EgressId::new(text)),
+    EventId => |text| Some(EventId::new(text)),
+    EventKind => |text| EventKind::from_name(&text),
     UserId => |text| Some(UserId::new(text)),
     CommunityId => |text| Some(CommunityId::new(text)),
     RoomName => |text| Some(RoomName::new(text)),

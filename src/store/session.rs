@@ -287,6 +287,17 @@ pub async fn lock_for_pins(tx: &Tx, id: &SessionId) -> Result<bool> {
     Ok(outcome.rows_affected > 0)
 }
 
+/// Takes the row's lock for the rest of the transaction and answers the row as it is then.
+pub async fn lock(tx: &Tx, id: &SessionId) -> Result<Option<Model>> {
+    Entity::update_many()
+        .col_expr(Column::PinSeq, plus(Column::PinSeq, 0))
+        .filter(Column::Id.eq(id.clone()))
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("locking a session", error))?;
+    find(tx, id).await
+}
+
 /// Widens the session's media interval and its highest rate by what was indexed; never narrows.
 pub async fn widen_media<C: Conn>(
     db: &C,

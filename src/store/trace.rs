@@ -35,7 +35,9 @@ const WORDS: &[&str] = &[
     "destination",
     "egress_id",
     "end_reason",
+    "endpoint",
     "error_code",
+    "event_id",
     "file_name",
     "gap_policy",
     "job",
@@ -194,6 +196,12 @@ pub async fn erase(tx: &Tx, whose: &Whose) -> Result<u64> {
         draft.finish(format!("UPDATE session SET started_by = {nobody} WHERE started_by = {him}")),
     )
     .await?;
+    let started = format!("\"startedBy\":{}", serde_json::Value::from(whose.user.as_str()));
+    let mut draft = Draft::on(tx);
+    let (held, nobody) = (draft.take(&started), draft.take("\"startedBy\":\"\""));
+    let named = draft.holds("data", &started);
+    let sql = format!("UPDATE event SET data = replace(data, {held}, {nobody}) WHERE {named}");
+    run(tx, draft.finish(sql)).await?;
     gone += erase_addressee(tx, &whose.user).await?;
     Ok(gone)
 }
@@ -355,7 +363,19 @@ fn without_others(line: &str, whose: &Whose) -> Result<serde_json::Value> {
     }
     // an answer given to him may tell of others
     row.remove("body");
+    if let Some(serde_json::Value::String(data)) = row.get_mut("data") {
+        without_starter(data, whose);
+    }
     Ok(row.into())
+}
+
+/// An event of his may name who started his session.
+fn without_starter(data: &mut String, whose: &Whose) {
+    let Ok(serde_json::Value::Object(mut told)) = serde_json::from_str(data) else { return };
+    if told.get("startedBy").is_some_and(|other| other != whose.user.as_str()) {
+        told.insert("startedBy".to_owned(), serde_json::Value::Null);
+        *data = serde_json::Value::Object(told).to_string();
+    }
 }
 
 fn as_json(draft: &Draft, table: &Table) -> String {

@@ -100,6 +100,10 @@ async fn ask(world: &World, row: &Row, caller: &str) -> Answer {
     }
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
+    if response.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+        // it has no end
+        return Answer { status: Some(status), code: None, listed: None };
+    }
     let body = response.bytes().await.expect("the whole answer");
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let list = body.as_object().and_then(|body| body.values().find_map(Value::as_array));

@@ -358,6 +358,7 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             critical_percent: 98,
         },
         share: None,
+        webhooks: vec![],
         jobs: Jobs {
             segment_cleanup: "0 */5 * * * *".to_owned(),
             orphan_reaper: "30 * * * * *".to_owned(),

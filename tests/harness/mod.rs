@@ -232,6 +232,13 @@ impl App {
     pub fn run_loops(&self) {
         self.tasks.spawn(flow::index::run(self.deps.clone()));
         self.tasks.spawn(flow::supervise::run(self.deps.clone()));
+        self.run_events();
+    }
+
+    /// From now on events are told.
+    pub fn run_events(&self) {
+        self.tasks.spawn(flow::events::run(self.deps.clone()));
+        self.tasks.spawn(flow::events::webhooks::run(self.deps.clone()));
     }
 
     /// A moderator of the communities `app` and `red`.

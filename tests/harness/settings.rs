@@ -81,6 +81,7 @@ pub fn settings(dir: &Path, sim: &Sim, url: String) -> Config {
             critical_percent: 98,
         },
         share: None,
+        webhooks: vec![],
         jobs: Jobs {
             segment_cleanup: "0 */5 * * * *".into(),
             orphan_reaper: "30 * * * * *".into(),

@@ -484,6 +484,7 @@ fn config(dir: &Path, url: &str) -> config::Config {
             critical_percent: 98,
         },
         share: None,
+        webhooks: vec![],
         jobs: config::Jobs {
             segment_cleanup: "0 */5 * * * *".to_owned(),
             orphan_reaper: "30 * * * * *".to_owned(),

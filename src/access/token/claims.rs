@@ -41,7 +41,7 @@ pub(super) fn judge(
             false => BTreeMap::new(),
         },
         roles: if auth.claim_roles { roles(claims.get("roles")) } else { Vec::new() },
-        origin: Origin::default(),
+        origin: Origin { expires_at: Some(expires.plus(auth.leeway)), ..Origin::default() },
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
         timeline::{PTS_BASE, PTS_PER_SECOND, unwrap_pts},
     },
     error::Result,
-    flow::Deps,
+    flow::{Deps, outbox},
     media::ts::SegmentFacts,
     store::{
         self, Set,
@@ -238,14 +238,17 @@ pub(super) async fn write(
         }
     }
     if let Some((from, to)) = media {
+        let before = session::lock(&tx, &session.id).await?;
         session::widen_media(&tx, &session.id, from, to, rate).await?;
-        super::first_media(&tx, deps, &session.id).await?;
+        if let Some(before) = before {
+            super::media_came(&tx, deps, &before).await?;
+        }
         note_media(&tx, deps, epoch).await?;
     }
     if ended && !epoch.playlist_ended {
         note_end_in(&tx, epoch).await?;
     }
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     Ok(written)
 }
 

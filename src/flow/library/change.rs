@@ -5,6 +5,7 @@ use crate::{
     access::Caller,
     domain::{
         audit::Action,
+        event::EventKind,
         id::{ClipId, UserId},
         lifecycle::ClipStatus,
         names,
@@ -20,6 +21,7 @@ use crate::{
         clip_files::{ClipFiles, write_record},
         crash, index,
         material::Material,
+        outbox,
         stores::{self, Which},
         trim,
     },
@@ -185,7 +187,8 @@ async fn delete_row(
     if let Some(told) = told {
         told.write(&tx, now).await?;
     }
-    store::commit(tx).await?;
+    outbox::clip(&tx, EventKind::ClipDeleted, &clip, now).await?;
+    outbox::commit(deps, tx).await?;
     crash::point("between-condemn-and-unlink");
     Ok(clip)
 }
@@ -266,10 +269,11 @@ pub(in crate::flow) async fn retry_failed(
     let request_id = clip.request_id.clone();
     job::enqueue_render(&tx, id, &clip.user_id, capture::MAX_ATTEMPTS, request_id, now).await?;
     let again = clip::load(&tx, id).await?;
+    outbox::clip(&tx, EventKind::ClipProcessing, &again, now).await?;
     if let Some(told) = told {
         told.write(&tx, now).await?;
     }
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     tracing::info!(clip.id = %id, "clip tried again");
     deps.wake.jobs.notify_waiters();
     Ok(again)

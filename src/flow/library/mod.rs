@@ -124,15 +124,39 @@ pub async fn show(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<Clip> {
     if may_see(deps, caller, &clip).await? { Ok(clip) } else { Err(Error::not_found("clip")) }
 }
 
-/// Whether the clip's visibility admits the caller. Others than its owner see only what is ready.
+/// What decides who may see a clip.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::flow) struct Seen<'a> {
+    pub owner: &'a UserId,
+    pub community: Option<&'a CommunityId>,
+    pub status: ClipStatus,
+    pub visibility: Visibility,
+}
+
+impl Seen<'_> {
+    pub(in crate::flow) fn of(clip: &Clip) -> Seen<'_> {
+        Seen {
+            owner: &clip.user_id,
+            community: clip.community_id.as_ref(),
+            status: clip.status,
+            visibility: clip.visibility,
+        }
+    }
+}
+
 async fn may_see(deps: &Deps, caller: &Caller, clip: &Clip) -> Result<bool> {
-    if clip.user_id == caller.user_id {
+    admits(deps, caller, Seen::of(clip)).await
+}
+
+/// Whether a clip's visibility admits the caller. Others than its owner see only what is ready.
+pub(in crate::flow) async fn admits(deps: &Deps, caller: &Caller, clip: Seen<'_>) -> Result<bool> {
+    if *clip.owner == caller.user_id {
         return Ok(true);
     }
     if clip.status != ClipStatus::Ready {
         return Ok(false);
     }
-    match (clip.visibility, &clip.community_id) {
+    match (clip.visibility, clip.community) {
         (Visibility::Public, _) => Ok(true),
         (Visibility::Community, Some(community)) => {
             authorize::is_member(deps, caller, community).await

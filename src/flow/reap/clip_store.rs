@@ -8,12 +8,12 @@ use std::{
 
 use super::Counts;
 use crate::{
-    domain::{id::ClipId, keys, lifecycle::ClipStatus, time::Timestamp},
+    domain::{event::EventKind, id::ClipId, keys, lifecycle::ClipStatus, time::Timestamp},
     error::Result,
     flow::{
         Deps,
         clip_files::{ClipFiles, Record},
-        library,
+        library, outbox,
         stores::{self, Which},
     },
     media::files::{Entry, Found, list_entries, read_plain, remove_plain, remove_tree},
@@ -175,14 +175,16 @@ async fn restore(deps: &Deps, user: &str, record: Record) -> Result<bool> {
     let (owner, bytes) = (row.user_id.clone(), row.size_bytes);
     quota::load_or_make(deps.db.conn(), &owner, now).await?;
     let tx = deps.db.begin().await?;
-    let inserted = clip::insert(&tx, row).await?;
+    let inserted = clip::insert(&tx, row.clone()).await?;
     // a deletion takes the record away before its row goes: with the row's place ours, look once more
     if !inserted || read_record(deps, user, id.as_str(), "json").await?.is_none() {
         store::rollback(tx).await?;
         return Ok(false);
     }
     quota::settle(&tx, &owner, 0, bytes).await?;
-    store::commit(tx).await?;
+    outbox::clip(&tx, EventKind::ClipReady, &row, now).await?;
+    outbox::bytes_taken(&tx, deps, &owner, bytes, now).await?;
+    outbox::commit(deps, tx).await?;
     tracing::warn!(clip.id = %id, "clip.restored");
     Ok(true)
 }

@@ -2,9 +2,9 @@
 
 use super::Counts;
 use crate::{
-    domain::lifecycle::ClipStatus,
+    domain::{event::EventKind, lifecycle::ClipStatus},
     error::{Code, Result},
-    flow::{Deps, clip_files::ClipFiles},
+    flow::{Deps, clip_files::ClipFiles, outbox},
     media::publish,
     store::{
         self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook, wish,
@@ -63,9 +63,10 @@ async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
     pin::delete_of_clip(&tx, &failed.id).await?;
     share::delete_of_clip(&tx, &failed.id).await?;
     wish::delete(&tx, &failed.id).await?;
+    outbox::clip(&tx, EventKind::ClipDeleted, failed, deps.clock.now()).await?;
     // under the row's lock and before the commit, so that no record brings the clip back
     files.entomb().await?;
-    store::commit(tx).await?;
+    outbox::commit(deps, tx).await?;
     files.remove_all().await?;
     Ok(true)
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Attempt, Planned, elapsed_ms};
 use crate::{
     domain::{
+        event::EventKind,
         selection::{self, Gap, GapReason, Plan},
         time::{Timestamp, Window},
     },
@@ -15,6 +16,7 @@ use crate::{
         clip_files::{ClipFiles, write_record},
         crash,
         material::Material,
+        outbox,
     },
     media::{
         cut::{CutOutcome, CutSpan},
@@ -110,9 +112,11 @@ impl Attempt<'_> {
         self.settle_bytes(&tx, done.size_bytes, now).await?;
         pin::delete_of_clip(&tx, id).await?;
         let row = clip::load(&tx, id).await?;
+        outbox::clip(&tx, EventKind::ClipReady, &row, now).await?;
+        outbox::bytes_taken(&tx, deps, &row.user_id, done.size_bytes, now).await?;
         self.name_files(&row, file).await?;
         crash::point("between-rename-and-commit");
-        store::commit(tx).await?;
+        outbox::commit(deps, tx).await?;
         if row.trim_of.is_some() {
             ClipFiles::of(deps, &row.user_id, id)?.release_source().await;
         }

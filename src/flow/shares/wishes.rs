@@ -6,9 +6,9 @@ use crate::{
     access::Caller,
     domain::{id::ClipId, lifecycle::ClipStatus, time::Timestamp},
     error::{Code, Error, Result},
-    flow::{Deps, capture::Clip},
+    flow::{Deps, capture::Clip, outbox},
     store::{
-        self, Tx, clip, share,
+        Tx, clip, share,
         share::Destination,
         wish::{self, Model as Wish},
     },
@@ -36,7 +36,8 @@ pub(in crate::flow) async fn keep(
 ) -> Result<Option<super::Secret>> {
     let made = new_share(deps, clip, order);
     if made.share.destination == Destination::Link {
-        share::insert(tx, made.share).await?;
+        share::insert(tx, made.share.clone()).await?;
+        outbox::shared(tx, clip, &made.share, made.share.created_at).await?;
         return Ok(Some(made.secret));
     }
     let row = Wish {
@@ -75,7 +76,7 @@ pub async fn fulfil(deps: &Deps, id: &ClipId) -> Result<()> {
     settle(deps, &wish, outcome.map_err(|error| error.code())).await
 }
 
-async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<Option<String>> {
+async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<share::Model> {
     let order =
         Order { destination: wish.destination, target: wish.target_id.clone(), expires_at: None };
     // the settings may have changed since
@@ -85,22 +86,32 @@ async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<Option<Strin
     made.share.id = wish.share_id.clone();
     super::make(deps, &made.share, true).await?;
     deliver(deps, &endpoint, clip, wish.username.as_deref(), &mut made).await?;
-    Ok(made.share.message_id)
+    super::count(&made.share);
+    Ok(made.share)
 }
 
 /// Writes down what came of it; the link of what failed is void already, or voided here.
-async fn settle(deps: &Deps, wish: &Wish, outcome: Result<Option<String>, Code>) -> Result<()> {
+async fn settle(deps: &Deps, wish: &Wish, outcome: Result<share::Model, Code>) -> Result<()> {
     let tx = deps.db.begin().await?;
-    let (message, fault) = match outcome {
-        Ok(message) => (message, None),
+    let now = deps.clock.now();
+    let (message, fault) = match &outcome {
+        Ok(share) => (share.message_id.clone(), None),
         Err(code) => {
             share::delete(&tx, &wish.clip_id, &wish.share_id).await?;
             (None, Some(code.as_str().to_owned()))
         }
     };
-    clip::set_share_outcome(&tx, &wish.clip_id, message, fault, deps.clock.now()).await?;
+    if let Some(message) = &message {
+        share::set_message(&tx, &wish.share_id, message).await?;
+    }
+    clip::set_share_outcome(&tx, &wish.clip_id, message, fault, now).await?;
     wish::delete(&tx, &wish.clip_id).await?;
-    store::commit(tx).await?;
+    if let Ok(share) = &outcome
+        && let Some(clip) = clip::find(&tx, &wish.clip_id).await?
+    {
+        outbox::shared(&tx, &clip, share, now).await?;
+    }
+    outbox::commit(deps, tx).await?;
     deps.wake.clips.notify_waiters();
     Ok(())
 }

@@ -295,11 +295,16 @@ pub(super) struct RunHow {
 
 impl RunHow {
     pub(super) fn dry_run(&self) -> Result<bool> {
-        match self.dry_run.as_deref() {
-            Some("" | "true" | "1") => Ok(true),
-            None | Some("false" | "0") => Ok(false),
-            Some(_) => Err(Error::invalid_field("dryRun", "is true or false")),
-        }
+        is_dry(self.dry_run.as_deref())
+    }
+}
+
+/// What `dryRun` says.
+pub(super) fn is_dry(text: Option<&str>) -> Result<bool> {
+    match text {
+        Some("" | "true" | "1") => Ok(true),
+        None | Some("false" | "0") => Ok(false),
+        Some(_) => Err(Error::invalid_field("dryRun", "is true or false")),
     }
 }
 

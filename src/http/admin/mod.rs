@@ -2,6 +2,7 @@
 //! community that the address or `communityId` names; the flow asks for it.
 
 mod audit;
+mod events;
 mod lists;
 mod roles;
 mod settings;
@@ -30,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(stops::routes())
         .merge(audit::routes())
         .merge(users::routes())
+        .merge(events::routes())
         .merge(verify::routes())
 }
 

@@ -6,7 +6,6 @@ use axum::{
     response::Response,
 };
 
-use super::shape;
 use crate::{
     access::{Caller, token},
     domain::id::ClipId,
@@ -46,7 +45,7 @@ pub(super) async fn video(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let file = opened(&state, caller, &query, &ClipId::new(id), Kind::Video).await?;
-    let name = shape::filename(&file.clip.title);
+    let name = crate::domain::names::file_name(&file.clip.title);
     let sent = Sent {
         path: &file.path,
         content_type: "video/mp4",

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 pub use shape::ClipBody;
-pub(super) use shape::{clip as body_of, filename};
+pub(super) use shape::clip as body_of;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<AppState> {

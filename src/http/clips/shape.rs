@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     access::Caller,
-    domain::{lifecycle::ClipStatus, time::Timestamp},
+    domain::{lifecycle::ClipStatus, names::file_name, time::Timestamp},
     flow::{
         Deps,
         capture::{Clip, Visibility},
@@ -138,7 +138,7 @@ pub(in crate::http) fn clip(deps: &Deps, caller: &Caller, clip: &Clip) -> ClipBo
         gaps: serde_json::from_str(&clip.gaps).unwrap_or_else(|_| Value::Array(Vec::new())),
         size_bytes: clip.size_bytes,
         checksum: clip.checksum.clone(),
-        filename: filename(&clip.title),
+        filename: file_name(&clip.title),
         download_url: format!("{base}/file?{}", links.video),
         thumbnail_url: has_poster.then(|| format!("{base}/thumbnail.jpg?{}", links.poster)),
         preview_url: links.preview.map(|query| format!("{base}/preview.m3u8?{query}")),
@@ -168,37 +168,4 @@ pub(super) fn location(clip: &Clip) -> String {
 
 fn seconds(micros: i64) -> f64 {
     micros as f64 / 1e6
-}
-
-/// Bytes of a file name that every file system takes, with room for the ending.
-const NAME_BYTES: usize = 200;
-
-/// The title as a file name on any system: nothing that separates paths, hides an ending or turns the text around.
-pub(in crate::http) fn filename(title: &str) -> String {
-    let special = |c: char| {
-        c.is_control()
-            || "/\\:*?\"<>|".contains(c)
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut name: String = title.chars().map(|c| if special(c) { '_' } else { c }).collect();
-    while name.len() > NAME_BYTES {
-        name.pop();
-    }
-    let name = name.trim_matches([' ', '.']);
-    if name.is_empty() { "clip.mp4".to_owned() } else { format!("{name}.mp4") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::filename;
-
-    #[test]
-    fn a_title_becomes_one_harmless_file_name() {
-        assert_eq!(filename("Größter Sieg!"), "Größter Sieg!.mp4");
-        assert_eq!(filename("../../etc/passwd"), "_.._etc_passwd.mp4");
-        assert_eq!(filename("C:\\x\r\n"), "C__x__.mp4");
-        assert_eq!(filename("..."), "clip.mp4");
-        assert_eq!(filename("evil\u{202e}4pm.exe"), "evil_4pm.exe.mp4");
-        assert!(filename(&"😀".repeat(200)).len() <= 204);
-    }
 }
