@@ -8,7 +8,13 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Deps, capture::Clip, clip_files::ClipFiles, crash, outbox};
+use super::{
+    Deps,
+    capture::Clip,
+    clip_files::ClipFiles,
+    crash, outbox, probe,
+    stores::{self, Which},
+};
 use crate::{
     config::Config,
     domain::{
@@ -16,13 +22,17 @@ use crate::{
         id::{ClipId, UserId},
     },
     error::{Code, Error, Result},
-    store::{self, Engine, Tx, clip, job, pin, quota},
+    store::{self, Engine, Tx, clip, job, job::Back, pin, quota},
 };
 
 pub use crate::store::job::Model as Job;
 
 /// How long a lease lasts without renewal: what a job waits at most after its worker died.
 pub const LEASE: Duration = Duration::from_secs(30);
+/// How long a clip that was accepted waits for a store that cannot be used, from its acceptance.
+const STORE_PATIENCE: Duration = Duration::from_secs(3600);
+/// How soon it is tried again.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
 /// How often a lease is renewed.
 pub const RENEW: Duration = Duration::from_secs(10);
 
@@ -203,18 +213,23 @@ pub async fn is_ours(deps: &Deps, leased: &Leased) -> Result<bool> {
 /// Gives the job back because we stop or have no place for it; it is due at once and keeps its attempts.
 pub async fn hand_back(deps: &Deps, leased: &Leased) -> Result<()> {
     let now = deps.clock.now();
-    job::give_back(deps.db.conn(), &leased.job, &leased.owner, now, None, now).await.map(drop)
+    job::give_back(deps.db.conn(), &leased.job, &leased.owner, now, Back::Unfinished, now)
+        .await
+        .map(drop)
 }
 
 /// After a failed attempt: another one later, or the end of the clip.
 pub async fn failed(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
     let job = &leased.job;
+    if hindered(deps, leased, error).await? {
+        return Ok(());
+    }
     let attempts = job.attempts + 1;
     if error.is_retryable() && attempts < job.max_attempts {
         let now = deps.clock.now();
         let due = now.plus(back_off(attempts));
-        let text = Some(error.chain());
-        let given = job::give_back(deps.db.conn(), job, &leased.owner, due, text, now).await?;
+        let back = Back::Failed(error.chain());
+        let given = job::give_back(deps.db.conn(), job, &leased.owner, due, back, now).await?;
         tracing::warn!(
             job.id = %job.id, attempts, given, error = error.chain(),
             "attempt failed, will be repeated"
@@ -222,6 +237,45 @@ pub async fn failed(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
         return Ok(());
     }
     give_up(deps, leased, error).await
+}
+
+/// Whether the attempt failed while a store cannot be used, or has no room for what was promised: whatever it said of
+/// itself, the clip is not to blame, and what was accepted is made when the store is back. The job waits then, and
+/// nothing counts.
+async fn hindered(deps: &Deps, leased: &Leased, error: &Error) -> Result<bool> {
+    let (job, now) = (&leased.job, deps.clock.now());
+    let may_be =
+        matches!(error.code(), Code::StorageUnavailable | Code::FfmpegFailed | Code::Internal);
+    if !may_be || now > job.created_at.plus(STORE_PATIENCE) {
+        return Ok(false);
+    }
+    let promised = match &job.clip_id {
+        Some(id) => clip::find(deps.db.conn(), id).await?.map_or(0, |clip| clip.reserved_bytes),
+        None => 0,
+    };
+    let (buffer, clips) =
+        futures::join!(probe::ask(deps, Which::Buffer), probe::ask(deps, Which::Clips));
+    let full = clips.space.is_some_and(|space| space.free < promised.unsigned_abs());
+    let mut trouble = buffer.trouble.or(clips.trouble);
+    if trouble.is_none() {
+        let work_dir = deps.work_dir();
+        let made = move || std::fs::create_dir_all(work_dir);
+        let made = stores::work(&deps.stores, Which::Clips, made).await;
+        trouble = made.err().map(|error| error.chain());
+    }
+    let trouble = match trouble {
+        Some(trouble) => trouble,
+        None if full => "the clip store has no room for the clip".to_owned(),
+        None => return Ok(false),
+    };
+    let due = now.plus(STORE_AGAIN);
+    let back = Back::Hindered(format!("{trouble}; {}", error.chain()));
+    let given = job::give_back(deps.db.conn(), job, &leased.owner, due, back, now).await?;
+    tracing::warn!(
+        job.id = %job.id, given, reason = trouble, error = error.chain(),
+        "a capture waits for its store"
+    );
+    Ok(given)
 }
 
 /// 1 s, 4 s, 9 s, …

@@ -246,17 +246,31 @@ pub async fn fail<C: Conn>(
     .await
 }
 
-/// Gives a job back as it was leased, to be run at `run_after`: with the error of a failed attempt, which counts; or
-/// without, because the worker stops, which does not.
+/// Why a job goes back into the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Back {
+    /// The worker stops, or has no place for it.
+    Unfinished,
+    /// The attempt failed with this, and counts.
+    Failed(String),
+    /// The attempt failed with this for something that is not the job's fault, and does not count.
+    Hindered(String),
+}
+
+/// Gives a job back as it was leased, to be run at `run_after`.
 pub async fn give_back<C: Conn>(
     db: &C,
     job: &Model,
     owner: &str,
     run_after: Timestamp,
-    error: Option<String>,
+    back: Back,
     now: Timestamp,
 ) -> Result<bool> {
-    let attempts = Set(job.attempts + i32::from(error.is_some()));
+    let attempts = Set(job.attempts + i32::from(matches!(back, Back::Failed(_))));
+    let error = match back {
+        Back::Unfinished => None,
+        Back::Failed(error) | Back::Hindered(error) => Some(error),
+    };
     change_ours(
         db,
         &job.id,

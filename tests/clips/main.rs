@@ -42,6 +42,7 @@ on_both_engines!(
     stories::a_cancelled_capture_gives_everything_back,
     stories::gaps_found_late_fail_a_refusing_capture_and_a_retry_makes_it,
     stories::repeats_of_a_capture_get_the_same_clip,
+    stories::a_capture_waits_for_a_store_that_is_away,
     stories::a_lease_that_ran_out_is_taken_over_and_its_old_owner_publishes_nothing,
     stories::deleting_a_clip_returns_its_bytes_and_leaves_no_file,
     stories::files_are_sent_in_ranges_by_token_and_by_link,

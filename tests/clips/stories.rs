@@ -13,7 +13,7 @@ use livekit_replay::{
         render,
         work::{self, Place},
     },
-    store::{clip, job, pin, quota},
+    store::{Page, clip, job, pin, quota},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -481,5 +481,42 @@ pub async fn who_may_see_a_clip_follows_its_visibility(mut bench: Bench) {
     assert_eq!(bench.ask("pam", "POST", "/capture", Some(body)).await.json()["code"], "not_found");
     let body = json!({ "sessionId": SessionId::generate(), "durationSeconds": 5 });
     assert_eq!(bench.ask("ned", "POST", "/capture", Some(body)).await.json()["code"], "not_found");
+    bench.close().await;
+}
+
+/// What was accepted is made when the store is back, however the attempts in between failed.
+pub async fn a_capture_waits_for_a_store_that_is_away(mut bench: Bench) {
+    let session = bench.session("zed", 20).await;
+    session.write(0..RECORDED);
+    session.end(RECORDED).await;
+    let made = accepted(&bench, "zed", session.window(2, 6)).await.json();
+    let path = format!("/clips/{}", made["clipId"].as_str().unwrap());
+    drop(session);
+    let store = bench.deps.config.storage.clips.clone();
+    let away = store.with_extension("away");
+    std::fs::rename(&store, &away).unwrap();
+    // what an unmounted file system leaves
+    std::fs::create_dir(&store).unwrap();
+    bench.run_jobs();
+    let page = Page { limit: 9, offset: 0 };
+    let hindered = async {
+        loop {
+            let (jobs, _) = job::list(bench.deps.db.conn(), None, page).await.unwrap();
+            match jobs.into_iter().find(|job| job.last_error.is_some()) {
+                Some(job) => return job,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let waiting = tokio::time::timeout(Duration::from_secs(60), hindered).await.unwrap();
+    assert!(waiting.last_error.as_deref().unwrap().contains("marker"), "{waiting:?}");
+    assert_eq!(waiting.attempts, 0, "nothing counts");
+    assert_eq!(bench.ask("zed", "GET", &path, None).await.json()["status"], "processing");
+    std::fs::remove_dir_all(&store).unwrap();
+    std::fs::rename(&away, &store).unwrap();
+    let id = ClipId::new(made["clipId"].as_str().unwrap());
+    let done = capture::settled(&bench.deps, &id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(done.unwrap().status.as_str(), "ready");
+    bench.assert_accounts_are_true().await;
     bench.close().await;
 }

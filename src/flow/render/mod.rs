@@ -22,6 +22,7 @@ use super::{
     capture::{Clip, GapPolicy, gap_policy_of, has_gaps, precision_of, select},
     crash,
     material::Material,
+    stores::{self, Which},
     work::{self, Leased, Place},
 };
 use crate::{
@@ -95,6 +96,8 @@ pub async fn render(
     let name = format!("{}-{lease}", clip.id);
     let work_dir = deps.work_dir().join(name);
     let phases = Phases { queue_ms, ..Phases::default() };
+    // a clip made where nothing is mounted would be lost with the next mount
+    stores::demand_ours(deps, Which::Clips).await?;
     let mut attempt = Attempt { deps, leased, clip, cancel, work_dir, phases };
     let outcome = match attempt.clip.trim_of {
         None => attempt.run(place).await,
