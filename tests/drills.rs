@@ -4,7 +4,10 @@ mod support;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Output, time::Duration};
 
-use livekit_replay::simulator::Share;
+use livekit_replay::{
+    simulator::Share,
+    store::{Connect, Db, schema},
+};
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, Database};
 use serde_json::{Value, json};
@@ -13,6 +16,7 @@ use support::{On, Place, TestApp};
 on_both_engines!(
     a_copy_made_under_load_is_put_back_and_the_clips_agree,
     a_lost_database_is_made_anew_from_the_clips_records,
+    a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused,
 );
 
 const USER: &str = "ann/7";
@@ -262,6 +266,60 @@ async fn a_lost_database_is_made_anew_from_the_clips_records(on: On) {
     }
     let used = house.get("/me/quota").await["usedBytes"].as_u64();
     assert_eq!(used, Some(all.iter().map(|bytes| bytes.len() as u64).sum()));
+    went_well(&program(&house.app.place, &["clips", "verify"]).await);
+    house.app.stop().await;
+}
+
+/// The two newest changes of the schema are taken back, as an older release left it.
+async fn make_older(place: &Place) {
+    let how = Connect { url: &place.database_url, max_connections: 1, create: false };
+    let db = Db::connect(how).await.expect("opened");
+    schema::migrate_down(&db, Some(2)).await.expect("taken back");
+    db.close().await.expect("closed");
+}
+
+async fn a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused(on: On) {
+    let house = House::open(on).await;
+    let clip = house.capture().await;
+    let (closed, token) = house.stop().await;
+    let place = &closed.place;
+    let at = |name: &str| place.dir.join(name).to_str().expect("text").to_owned();
+    let (older, present, strange) = (at("older"), at("present"), at("strange"));
+    went_well(&program(place, &["db", "backup", &present]).await);
+    make_older(place).await;
+    went_well(&program(place, &["db", "backup", &older]).await);
+    went_well(&program(place, &["db", "migrate"]).await);
+
+    // a copy that is well formed, of another instance
+    let marker = place.dir.join("clips/.livekit-replay.json");
+    let own = std::fs::read_to_string(&marker).expect("a marker");
+    std::fs::write(&marker, r#"{"instanceId":"0badcafe"}"#).expect("written");
+    let other = program(place, &["db", "restore", &present, "--dry-run"]).await;
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    std::fs::write(&marker, own).expect("written");
+    // one that has nothing of ours in it
+    std::fs::copy(&present, &strange).expect("copied");
+    if on == On::Sqlite {
+        let how = format!("sqlite://{strange}");
+        let db = Database::connect(&how).await.expect("opened");
+        db.execute_unprepared("DROP TABLE setting").await.expect("dropped");
+        db.close().await.expect("closed");
+        let refused = program(place, &["db", "restore", &strange]).await;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+
+    went_well(&program(place, &["db", "restore", &older, "--dry-run"]).await);
+    went_well(&program(place, &["db", "restore", &older]).await);
+    let entries = std::fs::read_dir(place.dir.join("data")).expect("the data directory");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string());
+    let kept = names.filter(|name| name.as_ref().is_ok_and(|name| name.contains(".before-")));
+    let beside = std::fs::read_dir(&place.dir).expect("the directory");
+    let beside = beside.map(|entry| entry.expect("an entry").file_name().into_string());
+    let beside = beside.filter(|name| name.as_ref().is_ok_and(|name| name.contains(".before-")));
+    assert_eq!(kept.count() + beside.count(), 1, "what was there is kept");
+    went_well(&program(place, &["db", "check"]).await);
+    let house = closed.start(token).await;
+    house.download(&clip).await;
     went_well(&program(&house.app.place, &["clips", "verify"]).await);
     house.app.stop().await;
 }

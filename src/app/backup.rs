@@ -25,7 +25,7 @@ use crate::{
     },
     flow::{
         audit_log::{self, Line},
-        reap,
+        clip_files, reap,
     },
     store::{self, Connect, Db, copy, schema, setting},
 };
@@ -50,16 +50,16 @@ pub async fn backup(config: &Config, to: &Path) -> Result<(), Failure> {
     // for us alone from its first byte: names of people are in it
     private_directory_entry(&draft)?;
     let made = async {
-        if lock::sqlite_file(config).is_some() {
-            let db = open_database(config, Database::Find).await?;
-            // the engine wants to make the file itself
-            remove(&draft)?;
+        if let Some(place) = lock::sqlite_file(config) {
+            // of whatever release: a copy before a change of release is what one wants most
+            let url = format!("sqlite://{}", text(&place)?);
+            let db = Db::connect(Connect { url: &url, max_connections: 1, create: false }).await?;
             let copied = copy::write_copy(&db, &text(&draft)?).await;
             db.close().await?;
             copied?;
         } else {
             let args = ["--format=custom", "--no-owner", "--file", &text(&draft)?];
-            tool("pg_dump", config, &args).await?;
+            tool("pg_dump", config, &args).await.map(drop)?;
         }
         finish(&draft, to)
     };
@@ -91,12 +91,13 @@ pub async fn restore(
         return Err(Failure::Failed(format!("{} is not {what}", from.display())));
     }
     match sqlite {
-        Some(place) => restore_file(clock, from, &place, dry_run).await,
+        Some(place) => restore_file(config, clock, from, &place, dry_run).await,
         None => restore_dump(config, clock, from, dry_run).await,
     }
 }
 
 async fn restore_file(
+    config: &Config,
     clock: &SharedClock,
     from: &Path,
     place: &Path,
@@ -113,9 +114,12 @@ async fn restore_file(
         let faults = copy::faults(&db).await;
         let told = match faults {
             Ok(faults) if !faults.is_empty() => Err(broken(from, &faults)),
-            // one of a newer release is refused here
-            Ok(_) if dry_run => schema::pending(&db).await.map(drop).map_err(Failure::from),
-            Ok(_) => mark_restored(&url, &db, clock).await,
+            Ok(_) => match ours(config, from, named(&db).await).await {
+                // one of a newer release is refused here
+                Ok(()) if dry_run => schema::pending(&db).await.map(drop).map_err(Failure::from),
+                Ok(()) => mark_restored(&url, &db, clock).await,
+                Err(failure) => Err(failure),
+            },
             Err(error) => Err(error.into()),
         };
         db.close().await?;
@@ -126,19 +130,59 @@ async fn restore_file(
         clear(&draft)?;
         return outcome;
     }
-    keep_old(place, clock)?;
-    finish(&draft, place)
+    let put = keep_old(place, clock).await.and_then(|()| finish(&draft, place));
+    if put.is_err() {
+        clear(&draft)?;
+    }
+    put
 }
 
-/// The database that was there, under another name; its log with it.
-fn keep_old(place: &Path, clock: &SharedClock) -> Result<(), Failure> {
+/// Which instance's database this is; none if it has no such thing.
+async fn named(db: &Db) -> Option<String> {
+    setting::find(db.conn(), setting::INSTANCE_ID).await.ok().flatten()
+}
+
+/// A copy must be of this service's database, and of the one that the clip store belongs to, if it belongs to any yet.
+async fn ours(config: &Config, from: &Path, instance: Option<String>) -> Result<(), Failure> {
+    let Some(instance) = instance else {
+        return Err(Failure::Failed(format!(
+            "{} is no copy of this service's database",
+            from.display()
+        )));
+    };
+    match places::instance_of(&config.storage.clips).await {
+        Ok(store) if store.as_str() != instance => Err(Failure::Failed(format!(
+            "{} is of instance {instance}, the clip store of {store}",
+            from.display()
+        ))),
+        // a store that is not there yet is nobody's
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Keeps the database that was there under another name; its log is in it, or beside it where it cannot be opened. From
+/// then on nothing lies beside `place` that a database put there would take for its own.
+async fn keep_old(place: &Path, clock: &SharedClock) -> Result<(), Failure> {
+    if !place.exists() {
+        return clear(place);
+    }
     let kept = beside(place, &format!("before-{}", clock.now().as_millis()));
+    let url = format!("sqlite://{}", text(place)?);
+    let opened = Db::connect(Connect { url: &url, max_connections: 1, create: false }).await;
+    let whole = match opened {
+        Ok(db) => {
+            let done = copy::checkpoint(&db).await;
+            db.close().await.and(done).is_ok()
+        }
+        Err(_) => false,
+    };
     for ending in ["", "-wal", "-shm"] {
         let (old, new) = (with_suffix(place, ending), with_suffix(&kept, ending));
-        let moved = match ending {
+        let moved = match (ending, whole) {
             // the name stays taken until the copy takes it: a service never finds no database here
-            "" => fs::hard_link(&old, &new),
-            _ => fs::rename(&old, &new),
+            ("", true) => fs::hard_link(&old, &new),
+            // damaged: what there is is copied, and nothing written to it
+            _ => fs::copy(&old, &new).and_then(|_| fs::File::open(&new)?.sync_all()),
         };
         match moved {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -147,7 +191,7 @@ fn keep_old(place: &Path, clock: &SharedClock) -> Result<(), Failure> {
             _ => {}
         }
     }
-    Ok(())
+    ["-wal", "-shm"].iter().try_for_each(|ending| remove(&with_suffix(place, ending)))
 }
 
 async fn restore_dump(
@@ -156,28 +200,57 @@ async fn restore_dump(
     from: &Path,
     dry_run: bool,
 ) -> Result<(), Failure> {
-    let from = text(from)?;
+    let path = text(from)?;
+    let told = async |table: &str| {
+        let mut command = Command::new("pg_restore");
+        command.args(["--data-only", "--table", table, "--file", "-", &path]);
+        run("pg_restore", &mut command).await
+    };
+    let settings = told("setting").await?;
+    let instance = settings.lines().find_map(|line| line.strip_prefix("instance_id\t"));
+    ours(config, from, instance.map(ToOwned::to_owned)).await?;
+    let (known, applied) = (schema::known(), told("seaql_migrations").await?);
+    let names = applied.lines().filter_map(|line| line.split_once('\t')).map(|(name, _)| name);
+    if let Some(newer) = names.into_iter().find(|name| !known.iter().any(|known| known == name)) {
+        return Err(Failure::Failed(format!("{path} is of a newer release: it has {newer}")));
+    }
     if dry_run {
-        // reads the dump's table of contents
-        return run("pg_restore", Command::new("pg_restore").args(["--list", &from])).await;
+        return Ok(());
     }
     let url = config.database.url.expose_secret();
-    let how = || Connect { url, max_connections: 1, create: false };
-    let db = Db::connect(how()).await?;
-    let others = copy::others(&db).await;
+    let db = Db::connect(Connect { url, max_connections: 1, create: false }).await?;
+    let emptied = empty(config, clock, &db).await;
     db.close().await?;
-    if others? > 0 {
+    emptied?;
+    let args =
+        ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error", &path];
+    tool("pg_restore", config, &args).await?;
+    let db = Db::connect(Connect { url, max_connections: 1, create: false }).await?;
+    let marked = mark_restored(url, &db, clock).await;
+    db.close().await?;
+    marked
+}
+
+/// Takes our tables away, also those that the copy's release does not have; what was there is kept as a dump.
+async fn empty(config: &Config, clock: &SharedClock, db: &Db) -> Result<(), Failure> {
+    alone(db).await?;
+    let pending = schema::pending(db).await?;
+    if pending.len() == schema::known().len() {
+        return Ok(());
+    }
+    let kept = format!("livekit-replay.before-{}.dump", clock.now().as_millis());
+    backup(config, &config.data_dir.join(kept)).await?;
+    Ok(schema::migrate_down(db, None).await?)
+}
+
+/// Nobody else may be connected.
+async fn alone(db: &Db) -> Result<(), Failure> {
+    if db.engine() == store::Engine::Postgres && copy::others(db).await? > 0 {
         return Err(Failure::Failed(
             "somebody is connected to this database; stop every replica first".to_owned(),
         ));
     }
-    let args =
-        ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error", &from];
-    tool("pg_restore", config, &args).await?;
-    let db = Db::connect(how()).await?;
-    let marked = mark_restored(url, &db, clock).await;
-    db.close().await?;
-    marked
+    Ok(())
 }
 
 /// Brings a copy of an older release up to this one. Links that were made void since the copy must stay so, and the
@@ -205,7 +278,7 @@ fn operator(clock: &SharedClock) -> Caller {
 }
 
 /// Makes a new database for the clip store that is there and gives every clip with a record its row back (private).
-/// Answers how many that were, or with `dry_run` how many records there are in the place of rows.
+/// Answers how many that were, or with `dry_run` how many it would be; nothing is made then.
 ///
 /// # Errors
 /// [`Failure::Failed`] while a service runs, when the database knows clips or sessions, or the store has no marker.
@@ -213,21 +286,25 @@ pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Resul
     places::make_data_dir(&config)?;
     let _locks = lock::acquire(&config).await?;
     let instance = places::instance_of(&config.storage.clips).await?;
-    let fresh = lock::sqlite_file(&config).filter(|path| !path.exists());
+    if dry_run {
+        let root = config.storage.clips.clone();
+        let counted =
+            tokio::task::spawn_blocking(move || clip_files::count_whole(&root, &instance));
+        let counted = counted.await.map_err(|error| Failure::Failed(error.to_string()))?;
+        return counted.map_err(|error| unusable(&config.storage.clips, &error));
+    }
     let db = open_database(&config, Database::Make).await?;
     let adopted = adopt(&db, &instance).await;
     db.close().await?;
     adopted?;
     let deps = build(config, clock, Database::Find).await?;
-    let counts = reap::clip_store(&deps, dry_run).await;
+    let counts = reap::clip_store(&deps, false).await;
     deps.db.close().await?;
-    if let Some(path) = fresh.filter(|_| dry_run) {
-        clear(&path)?;
-    }
     Ok(counts?.clips_restored)
 }
 
 async fn adopt(db: &Db, instance: &InstanceId) -> Result<(), Failure> {
+    alone(db).await?;
     if copy::in_use(db).await? {
         return Err(Failure::Failed(
             "this database knows sessions or clips; a running service gives lost clips their rows back by itself \
@@ -268,7 +345,7 @@ fn head(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// A tool of PostgreSQL on the configured database. The password goes by the environment: arguments are everybody's
 /// to see.
-async fn tool(program: &str, config: &Config, args: &[&str]) -> Result<(), Failure> {
+async fn tool(program: &str, config: &Config, args: &[&str]) -> Result<String, Failure> {
     let no_url = |_| Failure::Setup("database.url cannot be read".to_owned());
     let mut url = reqwest::Url::parse(config.database.url.expose_secret()).map_err(no_url)?;
     let password =
@@ -283,8 +360,8 @@ async fn tool(program: &str, config: &Config, args: &[&str]) -> Result<(), Failu
     run(program, &mut command).await
 }
 
-async fn run(program: &str, command: &mut Command) -> Result<(), Failure> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+async fn run(program: &str, command: &mut Command) -> Result<String, Failure> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let output = match tokio::time::timeout(TOOLS, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -296,7 +373,7 @@ async fn run(program: &str, command: &mut Command) -> Result<(), Failure> {
         Err(_) => return Err(Failure::Failed(format!("{program} took more than an hour"))),
     };
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => {
             let said = String::from_utf8_lossy(&output.stderr);
             Err(Failure::Failed(format!("{program}: {}", said.trim())))

@@ -65,13 +65,17 @@ pub async fn build(
     let fresh_id = hex::encode(rand::random::<[u8; 4]>());
     let instance = setting::load_or_make(db.conn(), setting::INSTANCE_ID, fresh_id).await?;
     flow::upkeep::born_at(db.conn(), clock.now()).await?;
+    let fresh = hex::encode(rand::random::<[u8; 32]>());
+    let kept = setting::load_or_make(db.conn(), setting::LINK_SECRET, fresh).await?;
     let link_key: Arc<[u8]> = match &config.server.link_secret {
-        Some(secret) => secret.expose_secret().as_bytes().into(),
-        None => {
-            let fresh = hex::encode(rand::random::<[u8; 32]>());
-            let kept = setting::load_or_make(db.conn(), setting::LINK_SECRET, fresh).await?;
-            kept.into_bytes().into()
-        }
+        // with what the database keeps: a copy that is put back voids links, whoever chose the secret
+        Some(secret) => blake3::derive_key(
+            "livekit-replay signed links",
+            format!("{kept}\n{}", secret.expose_secret()).as_bytes(),
+        )
+        .as_slice()
+        .into(),
+        None => kept.into_bytes().into(),
     };
     let deps = Deps {
         livekit: Arc::new(Client::new(&config.livekit)),

@@ -4,7 +4,10 @@
 //! gives a clip its row back after the database is lost; so a deletion first renames the record to `.deleted`, then
 //! deletes the row, then the files. The order and its crash cases are written down in `docs/invariants.md`.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,10 +21,15 @@ use crate::{
         time::Timestamp,
     },
     error::{Error, Result},
-    media::publish,
-    store::clip::{self, Visibility},
+    media::{
+        files::{Found, list_entries, read_plain},
+        publish,
+    },
+    store::clip::{self, Finished, Visibility},
 };
 
+/// Records are small.
+pub(super) const MOST_RECORD: u64 = 1 << 20;
 /// The version of the record that this binary writes.
 const VERSION: u32 = 1;
 
@@ -208,6 +216,24 @@ impl Record {
         (record.version == VERSION && record.instance_id == *instance).then_some(record)
     }
 
+    /// What a row says of a clip that is finished; none if the record does not say enough.
+    pub fn finished(&self) -> Option<Finished> {
+        Some(Finished {
+            starts_at: self.starts_at?,
+            ends_at: self.ends_at?,
+            duration_us: self.duration_us?,
+            preroll_ms: self.preroll_ms,
+            shortfall_ms: self.shortfall_ms,
+            gaps: self.gaps.to_string(),
+            size_bytes: self.size_bytes,
+            checksum: self.checksum.clone()?,
+            width: self.width?,
+            height: self.height?,
+            video_codec: self.video_codec.clone()?,
+            audio_codec: self.audio_codec.clone(),
+        })
+    }
+
     /// The row that a record gives back: `ready`, and private whatever it was, because nobody can say whether its
     /// owner had narrowed it since.
     pub fn into_row(self, now: Timestamp) -> clip::Model {
@@ -270,4 +296,27 @@ pub async fn write_record(deps: &Deps, clip: &Clip) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(&Record::of(deps, clip))
         .map_err(|error| Error::internal("writing a clip's record", error))?;
     publish::write_whole(&deps.work_dir(), &files.record, bytes).await
+}
+
+/// How many clips of this instance lie in a store with their record and a video of the size that it names. Blocking.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn count_whole(root: &Path, instance: &InstanceId) -> io::Result<u64> {
+    let mut count = 0;
+    for user in list_entries(root)?.into_iter().filter(|entry| entry.is_directory) {
+        let directory = root.join(&user.name);
+        for entry in list_entries(&directory)? {
+            let path = directory.join(&entry.name);
+            if path.extension().is_none_or(|ending| ending != "json") {
+                continue;
+            }
+            let Found::Bytes(bytes) = read_plain(&path, MOST_RECORD)? else { continue };
+            let Some(record) = Record::parse(&bytes, instance) else { continue };
+            let video = std::fs::symlink_metadata(path.with_extension("mp4"));
+            let same = |size: u64| i64::try_from(size) == Ok(record.size_bytes);
+            count += u64::from(video.is_ok_and(|about| about.is_file() && same(about.len())));
+        }
+    }
+    Ok(count)
 }

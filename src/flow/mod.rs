@@ -25,6 +25,7 @@ pub mod filmstrip;
 pub mod health;
 pub mod idempotency;
 pub mod index;
+mod kept;
 pub mod library;
 pub mod links;
 pub mod maintenance;

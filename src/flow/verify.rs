@@ -1,7 +1,7 @@
 //! Whether clips are as their rows say: files looked at, their bytes compared with the checksums, and, when asked for,
 //! put right what can be put right without losing anything. Bytes that are not what was kept are only told of.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::{
     audit_log::{self, Line},
     authorize,
     clip_files::{ClipFiles, Record, write_record},
-    outbox, reap,
+    kept, outbox, reap,
     stores::{self, Which},
 };
 use crate::{
@@ -25,19 +25,14 @@ use crate::{
         text_enum::text_enum,
     },
     error::{Code, Error, Result},
-    media::{
-        files::{Found, Opened, open_plain, read_plain},
-        publish,
-    },
+    media::{files::Opened, publish},
     store::{self, clip, quota},
 };
 
 /// How long one call reads before it answers how far it came.
 const AT_MOST: Duration = Duration::from_secs(20);
-/// Read in one go: a slow mount delivers this much within the deadline of file work.
-const PIECE: u64 = 16 << 20;
-/// Records are small.
-const MOST_RECORD: u64 = 1 << 20;
+/// How long one call may be at a single clip: answers are given up after `server.max_wait_seconds` + 30 s.
+const COMPARE: Duration = Duration::from_secs(28);
 
 /// How it is done.
 #[derive(Debug, Clone)]
@@ -63,6 +58,8 @@ text_enum!(
         SizeDiffers = "size_differs",
         /// Its file holds other bytes than were kept. Only told.
         ChecksumDiffers = "checksum_differs",
+        /// Its bytes did not come in time to be compared. Only told.
+        NotCompared = "not_compared",
         /// No record lies beside it, so it would be lost with the database. Put right: written again.
         RecordMissing = "record_missing",
         /// The record beside it says something else. Put right: written again.
@@ -119,15 +116,16 @@ pub async fn verify(deps: &Deps, caller: &Caller, how: &How) -> Result<Checked> 
     if how.repair && how.after.is_none() {
         audit_log::announce(deps, caller, Line::new(Action::ClipVerify)).await?;
     }
-    let until = Instant::now() + AT_MOST;
+    let began = Instant::now();
+    let (until, compare_until) = (began + AT_MOST, how.bytes.then_some(began + COMPARE));
     let rows = clip::list_kept(deps.db.conn(), how.after.as_ref(), how.limit).await?;
     let full = u64::try_from(rows.len()).is_ok_and(|count| count == how.limit);
     let mut checked = Checked::default();
     for (at, row) in rows.iter().enumerate() {
-        let fault = examine(deps, row, how.bytes, &mut checked.bytes).await?;
+        let fault = examine(deps, row, compare_until, &mut checked.bytes).await?;
         checked.clips += 1;
         if let Some(fault) = fault
-            && let Some(finding) = settle(deps, row, fault, how.repair).await?
+            && let Some(finding) = settle(deps, caller, row, fault, how.repair).await?
         {
             checked.findings.push(finding);
         }
@@ -152,41 +150,42 @@ async fn unknown(deps: &Deps, repair: bool) -> Result<Unknown> {
     })
 }
 
-/// What is wrong with the files of a clip, if anything; adds what was read to `read`.
+/// What is wrong with the files of a clip, if anything; adds what was read to `read`. Bytes are compared until `until`;
+/// without it only sizes are.
 async fn examine(
     deps: &Deps,
     row: &clip::Model,
-    bytes: bool,
+    until: Option<Instant>,
     read: &mut u64,
 ) -> Result<Option<Fault>> {
     let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
-    let video = files.video.clone();
-    let opened = stores::work(&deps.stores, Which::Clips, move || open_plain(&video)).await?;
-    if row.status == ClipStatus::Failed {
-        // lost once
-        let back = match (opened, record(deps, files.record).await?) {
-            (Opened::File(_, size), Some(record)) => i64::try_from(size) == Ok(record.size_bytes),
-            _ => false,
-        };
-        return Ok(back.then_some(Fault::FileBack));
-    }
-    let (file, size) = match opened {
+    let lost = row.status == ClipStatus::Failed;
+    let (file, size) = match kept::video(deps, &files).await? {
+        Opened::Absent | Opened::NotOurs if lost => return Ok(None),
         Opened::Absent => return Ok(Some(Fault::FileMissing)),
         Opened::NotOurs => return Ok(Some(Fault::ChecksumDiffers)),
         Opened::File(file, size) => (file, size),
     };
-    if i64::try_from(size) != Ok(row.size_bytes) {
+    if !lost && i64::try_from(size) != Ok(row.size_bytes) {
         return Ok(Some(Fault::SizeDiffers));
     }
-    let kept = row.checksum.as_deref().and_then(|sum| sum.strip_prefix("blake3:"));
-    if let Some(kept) = kept.filter(|_| bytes) {
-        let (sum, count) = hash(deps, file).await?;
-        *read += count;
-        if sum != kept {
-            return Ok(Some(Fault::ChecksumDiffers));
-        }
+    let Some(until) = until else {
+        // one that was lost comes back by its bytes alone
+        return if lost { Ok(None) } else { record_fault(deps, row, &files).await };
+    };
+    let Some((sum, count)) = kept::checksum(deps, file, Some(until)).await? else {
+        return Ok(Some(Fault::NotCompared));
+    };
+    *read += count;
+    match (row.checksum.as_ref() == Some(&sum), lost) {
+        (false, _) => Ok(Some(Fault::ChecksumDiffers)),
+        (true, true) => Ok(Some(Fault::FileBack)),
+        (true, false) => record_fault(deps, row, &files).await,
     }
-    Ok(match record(deps, files.record).await? {
+}
+
+async fn record_fault(deps: &Deps, row: &clip::Model, files: &ClipFiles) -> Result<Option<Fault>> {
+    Ok(match kept::record(deps, row, files).await? {
         None => Some(Fault::RecordMissing),
         // as they are written: moments in a record end at milliseconds
         Some(found) if json!(found) != json!(Record::of(deps, row)) => Some(Fault::RecordDiffers),
@@ -194,92 +193,87 @@ async fn examine(
     })
 }
 
-/// A file's hash, read in pieces so that each has a deadline of its own.
-async fn hash(deps: &Deps, file: fs::File) -> Result<(String, u64)> {
-    let (mut file, mut hasher, mut read) = (file, blake3::Hasher::new(), 0);
-    loop {
-        let piece = move || {
-            let count = io::copy(&mut io::Read::take(&mut file, PIECE), &mut hasher)?;
-            Ok((file, hasher, count))
-        };
-        let count;
-        (file, hasher, count) = stores::work(&deps.stores, Which::Clips, piece).await?;
-        read += count;
-        if count == 0 {
-            return Ok((hasher.finalize().to_hex().to_string(), read));
-        }
-    }
-}
-
-/// The record beside a clip, if it is one that we understand.
-async fn record(deps: &Deps, path: PathBuf) -> Result<Option<Record>> {
-    let read = move || read_plain(&path, MOST_RECORD);
-    Ok(match stores::work(&deps.stores, Which::Clips, read).await? {
-        Found::Bytes(bytes) => Record::parse(&bytes, &deps.instance),
-        Found::Absent | Found::NotOurs => None,
-    })
-}
-
-/// Looks once more under the row's lock, because a deletion or a change may have been on its way; none if nothing is
-/// wrong any more. Puts it right if that is wanted and can be.
+/// What is told of a fault: nothing if the row has changed since it was looked at, because a deletion or a change was on
+/// its way. Puts it right if that is wanted and can be.
 async fn settle(
     deps: &Deps,
+    caller: &Caller,
     row: &clip::Model,
     fault: Fault,
     repair: bool,
 ) -> Result<Option<Finding>> {
+    let same = |now: Option<clip::Model>| {
+        now.is_some_and(|now| now.status == row.status && now.updated_at == row.updated_at)
+    };
+    let (clip_id, user_id) = (row.id.clone(), row.user_id.clone());
+    if !repair {
+        let now = clip::find(deps.db.conn(), &row.id).await?;
+        return Ok(same(now).then_some(Finding { clip_id, user_id, fault, repaired: false }));
+    }
     let tx = deps.db.begin().await?;
     clip::lock(&tx, &row.id).await?;
-    let now = clip::find(&tx, &row.id).await?;
-    let Some(row) = now.filter(|now| now.status == row.status) else {
-        store::rollback(tx).await?;
-        return Ok(None);
-    };
-    if examine(deps, &row, false, &mut 0).await? != Some(fault) && fault != Fault::ChecksumDiffers {
+    if !same(clip::find(&tx, &row.id).await?) {
         store::rollback(tx).await?;
         return Ok(None);
     }
-    let repaired = repair && put_right(deps, &tx, &row, fault).await?;
+    let repaired = put_right(deps, &tx, row, fault).await?;
     if repaired {
+        let line =
+            Line::new(Action::ClipVerify).clip(row).after(json!({ "fault": fault.as_str() }));
+        audit_log::done(&tx, caller, line, deps.clock.now()).await?;
         outbox::commit(deps, tx).await?;
         tracing::warn!(clip.id = %row.id, fault = fault.as_str(), "a clip was put right");
     } else {
         store::rollback(tx).await?;
     }
-    Ok(Some(Finding { clip_id: row.id, user_id: row.user_id, fault, repaired }))
+    Ok(Some(Finding { clip_id, user_id, fault, repaired }))
 }
 
 async fn put_right(deps: &Deps, tx: &store::Tx, row: &clip::Model, fault: Fault) -> Result<bool> {
-    let now = deps.clock.now();
     match fault {
-        Fault::SizeDiffers | Fault::ChecksumDiffers => Ok(false),
+        Fault::SizeDiffers | Fault::ChecksumDiffers | Fault::NotCompared => Ok(false),
         Fault::RecordMissing | Fault::RecordDiffers => {
             write_record(deps, row).await?;
             Ok(true)
         }
-        Fault::FileMissing => {
-            let code = Error::new(Code::FileMissing, "The file of this clip is gone.");
-            let lost =
-                clip::make_lost(tx, &row.id, code.code().as_str(), code.detail(), now).await?;
-            if lost {
-                quota::settle(tx, &row.user_id, 0, -row.size_bytes).await?;
-                let lost = clip::load(tx, &row.id).await?;
-                outbox::clip(tx, EventKind::ClipFailed, &lost, now).await?;
-            }
-            Ok(lost)
-        }
-        Fault::FileBack => {
-            let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
-            let size = publish::size(&files.video).await?.and_then(|size| i64::try_from(size).ok());
-            let Some(size) = size else { return Ok(false) };
-            let found = clip::make_found(tx, &row.id, size, now).await?;
-            if found {
-                quota::settle(tx, &row.user_id, 0, size).await?;
-                let found = clip::load(tx, &row.id).await?;
-                outbox::clip(tx, EventKind::ClipReady, &found, now).await?;
-                outbox::bytes_taken(tx, deps, &row.user_id, size, now).await?;
-            }
-            Ok(found)
-        }
+        Fault::FileMissing => lose(deps, tx, row).await,
+        Fault::FileBack => find_again(deps, tx, row).await,
     }
+}
+
+async fn lose(deps: &Deps, tx: &store::Tx, row: &clip::Model) -> Result<bool> {
+    let now = deps.clock.now();
+    let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
+    if !kept::video(deps, &files).await?.is_absent() {
+        return Ok(false);
+    }
+    // the last look before it is believed: what is not there because nothing is mounted is not lost
+    stores::demand_ours(deps, Which::Clips).await?;
+    let why = Error::new(Code::FileMissing, "The file of this clip is gone.");
+    if !clip::make_lost(tx, &row.id, why.code().as_str(), why.detail(), now).await? {
+        return Ok(false);
+    }
+    quota::settle(tx, &row.user_id, 0, -row.size_bytes).await?;
+    outbox::clip(tx, EventKind::ClipFailed, &clip::load(tx, &row.id).await?, now).await?;
+    Ok(true)
+}
+
+/// Its bytes count again, if the account has room for them.
+async fn find_again(deps: &Deps, tx: &store::Tx, row: &clip::Model) -> Result<bool> {
+    let now = deps.clock.now();
+    let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
+    let size = publish::size(&files.video).await?.and_then(|size| i64::try_from(size).ok());
+    let Some(size) = size else { return Ok(false) };
+    let default = deps.config.limits.user_quota_bytes;
+    if quota::reserve(tx, &row.user_id, size, default, now).await?.is_err()
+        || !clip::make_found(tx, &row.id, size, now).await?
+    {
+        return Ok(false);
+    }
+    quota::settle(tx, &row.user_id, size, size).await?;
+    let found = clip::load(tx, &row.id).await?;
+    write_record(deps, &found).await?;
+    outbox::clip(tx, EventKind::ClipReady, &found, now).await?;
+    outbox::bytes_taken(tx, deps, &row.user_id, size, now).await?;
+    Ok(true)
 }

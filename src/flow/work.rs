@@ -12,7 +12,7 @@ use super::{
     Deps,
     capture::Clip,
     clip_files::ClipFiles,
-    crash, outbox, probe,
+    crash, kept, outbox, probe,
     stores::{self, Which},
 };
 use crate::{
@@ -288,6 +288,12 @@ fn back_off(attempts: i32) -> Duration {
 /// transaction.
 async fn give_up(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
     let now = deps.clock.now();
+    if let Some(id) = &leased.job.clip_id
+        && let Some(clip) = clip::find(deps.db.conn(), id).await?
+        && kept::bring_back(deps, &clip, Some(leased)).await?
+    {
+        return Ok(());
+    }
     let tx = deps.db.begin().await?;
     if !job::fail(&tx, &leased.job.id, &leased.owner, error.chain(), now).await? {
         return store::rollback(tx).await;

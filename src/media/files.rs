@@ -119,6 +119,13 @@ pub enum Opened {
     File(fs::File, u64),
 }
 
+impl Opened {
+    /// Whether there is nothing of that name.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Opened::Absent)
+    }
+}
+
 /// Opens a plain file for reading. Never follows a symbolic link in the last part of the path, never waits for the other
 /// end of a pipe.
 pub fn open_plain(path: &Path) -> io::Result<Opened> {

@@ -347,6 +347,19 @@ pub async fn make_ready(
     now: Timestamp,
 ) -> Result<bool> {
     let change = ActiveModel {
+        queue_ms: Set(phases.queue_ms),
+        wait_ms: Set(phases.wait_ms),
+        pin_ms: Set(phases.pin_ms),
+        mux_ms: Set(phases.mux_ms),
+        finalize_ms: Set(phases.finalize_ms),
+        ..ready(done, now)
+    };
+    update_if(tx, id, ClipStatus::Ready.follows(), change).await
+}
+
+/// What a row says of a finished clip.
+fn ready(done: &Finished, now: Timestamp) -> ActiveModel {
+    ActiveModel {
         status: Set(ClipStatus::Ready),
         error_code: Set(None),
         error_detail: Set(None),
@@ -363,15 +376,9 @@ pub async fn make_ready(
         height: Set(Some(done.height)),
         video_codec: Set(Some(done.video_codec.clone())),
         audio_codec: Set(done.audio_codec.clone()),
-        queue_ms: Set(phases.queue_ms),
-        wait_ms: Set(phases.wait_ms),
-        pin_ms: Set(phases.pin_ms),
-        mux_ms: Set(phases.mux_ms),
-        finalize_ms: Set(phases.finalize_ms),
         updated_at: Set(now),
         ..Default::default()
-    };
-    update_if(tx, id, ClipStatus::Ready.follows(), change).await
+    }
 }
 
 /// Says that a ready clip has its poster, once; false if it is not ready (any more) or has one.
@@ -426,6 +433,18 @@ pub async fn make_lost(
         ..Default::default()
     };
     update_if(tx, id, &[ClipStatus::Ready], change).await
+}
+
+/// Takes a clip to `ready` that was finished before, which its row did not know; false if it is not in `from` any more.
+/// Its bytes are settled by [`super::quota::settle`] in the same transaction.
+pub async fn make_ready_again(
+    tx: &Tx,
+    id: &ClipId,
+    from: ClipStatus,
+    done: &Finished,
+    now: Timestamp,
+) -> Result<bool> {
+    update_if(tx, id, &[from], ready(done, now)).await
 }
 
 /// Takes a clip that [`make_lost`] gave up back to `ready`: its file is there again.

@@ -16,6 +16,15 @@ pub async fn write_copy(db: &Db, path: &str) -> Result<()> {
     done.map(drop).map_err(|error| db_error("copying the database", error))
 }
 
+/// Brings everything that was committed into the file itself.
+///
+/// # Errors
+/// Of the database.
+pub async fn checkpoint(db: &Db) -> Result<()> {
+    let done = db.conn().execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    done.map(drop).map_err(|error| db_error("bringing the log into the file", error))
+}
+
 /// What is wrong with the file, in SQLite's words; nothing if it is whole.
 ///
 /// # Errors

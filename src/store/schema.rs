@@ -44,6 +44,11 @@ pub async fn migrate_down(db: &Db, steps: Option<u32>) -> Result<()> {
         .map_err(|error| Error::internal("migrating the schema down", error))
 }
 
+/// The changes that this binary knows, oldest first.
+pub fn known() -> Vec<String> {
+    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+}
+
 /// The changes that this binary knows and the database does not have yet.
 pub async fn pending(db: &Db) -> Result<Vec<String>> {
     let pending = Migrator::get_pending_migrations(db.conn())

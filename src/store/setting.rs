@@ -26,7 +26,7 @@ impl ActiveModelBehavior for ActiveModel {}
 pub const INSTANCE_ID: &str = "instance_id";
 /// When the database was made, Unix microseconds.
 pub const BORN_AT: &str = "born_at";
-/// The key of signed links, hex.
+/// The key of signed links, hex; or what goes into it beside a configured one.
 pub const LINK_SECRET: &str = "link_secret";
 /// Raised with every change of roles or their permissions.
 pub const POLICY_VERSION: &str = "policy_version";

@@ -48,6 +48,7 @@ on_both_engines!(
     stories::files_are_sent_in_ranges_by_token_and_by_link,
     stories::who_may_see_a_clip_follows_its_visibility,
     verify::every_fault_of_a_clip_is_found_and_put_right_where_nothing_is_lost,
+    verify::a_clip_that_was_finished_is_not_thrown_away_for_a_row_that_is_behind,
     verify::no_clip_is_called_lost_while_the_store_is_not_there,
     turns::a_single_clip_does_not_wait_behind_eight_of_somebody_else,
     turns::who_has_least_running_is_next_and_then_who_waited_longest,

@@ -1,14 +1,19 @@
 //! Clips compared with their files: what is found, what is put right, and what is left alone.
 
+use std::time::Duration;
+
 use livekit_replay::{
     access::Caller,
     domain::id::ClipId,
     flow::{
+        capture,
         clip_files::ClipFiles,
+        reap,
         verify::{self, Checked, How},
     },
     store::clip,
 };
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, RECORDED};
@@ -144,5 +149,56 @@ pub async fn no_clip_is_called_lost_while_the_store_is_not_there(mut bench: Benc
     std::fs::rename(&away, &store).unwrap();
     assert_eq!(shown(&bench, &ids[0]).await["status"], "ready");
     assert_eq!(check(&bench, true).await, []);
+    bench.close().await;
+}
+
+/// As after a database was put back from a copy: rows that know less than the store.
+pub async fn a_clip_that_was_finished_is_not_thrown_away_for_a_row_that_is_behind(
+    mut bench: Bench,
+) {
+    let ids = clips(&mut bench, 2).await;
+    let before: Vec<Value> = vec![shown(&bench, &ids[0]).await, shown(&bench, &ids[1]).await];
+    let used = bench.account(USER).await.used_bytes;
+    let sizes = before.iter().map(|clip| clip["sizeBytes"].as_i64().unwrap()).collect::<Vec<_>>();
+    // what they would be made of is long gone
+    let buffer = bench.deps.config.storage.buffer.join(bench.deps.instance.as_str());
+    std::fs::remove_dir_all(buffer).unwrap();
+    // one was being made when the copy was taken, the other had failed long ago
+    let behind = "checksum = NULL, duration_us = NULL, starts_at = NULL, size_bytes = 0";
+    let (one, two) = (&ids[0], &ids[1]);
+    let changes = [
+        format!(
+            "UPDATE clip SET status = 'processing', reserved_bytes = 5000000, {behind} WHERE id = '{one}'"
+        ),
+        format!(
+            "UPDATE clip SET status = 'failed', error_code = 'internal', updated_at = 1, {behind} WHERE id = '{two}'"
+        ),
+        format!(
+            "UPDATE user_account SET used_bytes = 0, reserved_bytes = 5000000 WHERE user_id = '{USER}'"
+        ),
+        format!("UPDATE job SET state = 'queued', attempts = 0 WHERE clip_id = '{one}'"),
+    ];
+    let tx = bench.deps.db.begin().await.unwrap();
+    for change in changes {
+        tx.execute_unprepared(&change).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let videos = [files(&bench, one).await.video, files(&bench, two).await.video];
+    bench.deps.wake.jobs.notify_one();
+    let done = capture::settled(&bench.deps, &ClipId::new(one), Duration::from_secs(60)).await;
+    assert_eq!(done.unwrap().unwrap().status.as_str(), "ready");
+    reap::run(&bench.deps, true, false).await.unwrap();
+    for ((id, was), video) in ids.iter().zip(&before).zip(&videos) {
+        let now = shown(&bench, id).await;
+        for member in ["status", "checksum", "sizeBytes", "durationSeconds", "startsAt", "gaps"] {
+            assert_eq!(now[member], was[member], "{member} of {now:#}");
+        }
+        let sum = blake3::hash(&std::fs::read(video).unwrap()).to_hex();
+        assert_eq!(now["checksum"], format!("blake3:{sum}"));
+    }
+    assert_eq!(sizes.iter().sum::<i64>(), used);
+    assert_eq!(bench.account(USER).await.used_bytes, used);
+    bench.assert_accounts_are_true().await;
+    assert_eq!(check(&bench, false).await, []);
     bench.close().await;
 }

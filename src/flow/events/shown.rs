@@ -85,11 +85,14 @@ pub(super) async fn to_manager(
         if !library::admits(deps, caller, then).await? {
             return Ok(None);
         }
-        if let Some(row) = clip::find(deps.db.conn(), &ClipId::new(word("id"))).await? {
-            if !library::admits(deps, caller, library::Seen::of(&row)).await? {
-                return Ok(None);
+        match clip::find(deps.db.conn(), &ClipId::new(word("id"))).await? {
+            Some(row) if library::admits(deps, caller, library::Seen::of(&row)).await? => {
+                add_links(deps, caller, &row, &mut data);
             }
-            add_links(deps, caller, &row, &mut data);
+            // what was said of a clip that is gone may not have been for all to see in the end; that it is gone, as
+            // it was then, is
+            None if event.kind == EventKind::ClipDeleted => {}
+            _ => return Ok(None),
         }
         if let Some(members) = data.as_object_mut() {
             for name in ["shareError", "messageId", "share"] {

@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     flow::{
         Deps,
-        clip_files::{ClipFiles, Record},
+        clip_files::{ClipFiles, MOST_RECORD, Record},
         library, outbox,
         stores::{self, Which},
     },
@@ -26,8 +26,6 @@ const QUARANTINE: &str = "quarantine";
 const UNKNOWN_SECONDS: i64 = 3600;
 /// How long they wait.
 const WAIT_SECONDS: i64 = 7 * 86_400;
-/// Records are small.
-const MOST_RECORD: u64 = 1 << 20;
 
 /// Walks through the directories of users.
 pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {

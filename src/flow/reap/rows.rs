@@ -4,7 +4,7 @@ use super::Counts;
 use crate::{
     domain::{event::EventKind, lifecycle::ClipStatus},
     error::{Code, Result},
-    flow::{Deps, clip_files::ClipFiles, outbox},
+    flow::{Deps, clip_files::ClipFiles, kept, outbox},
     media::publish,
     store::{
         self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook, wish,
@@ -49,6 +49,9 @@ pub(super) async fn delete_failed_clips(
 
 async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
     let files = ClipFiles::of(deps, &failed.user_id, &failed.id)?;
+    if kept::bring_back(deps, failed, None).await? {
+        return Ok(false);
+    }
     let lost = failed.error_code.as_deref() == Some(Code::FileMissing.as_str());
     if lost && publish::size(&files.video).await?.is_some() {
         // the file came back: `clips verify --repair` makes it a clip again

@@ -56,7 +56,7 @@ impl VerifyHow {
 struct FindingView {
     clip_id: String,
     user_id: String,
-    /// `file_missing`, `file_back`, `size_differs`, `checksum_differs`, `record_missing` or `record_differs`.
+    /// `file_missing`, `file_back`, `size_differs`, `checksum_differs`, `not_compared`, `record_missing` or `record_differs`.
     fault: &'static str,
     /// Whether it was put right.
     repaired: bool,
@@ -123,8 +123,8 @@ impl From<Checked> for CheckedView {
 
 /// Compares clips with their files, some at a time (about 20 s): ask again with `after` until there is no `next`. With
 /// `repair`, records are written again, clips whose file is gone become `failed` (`file_missing`) and ready again when
-/// it is back, videos with a record get their row back; files whose bytes differ are only told of, and nothing is
-/// deleted. Instance admin.
+/// it is back, videos with a record get their row back; files whose bytes differ are only told of. No video of a clip is
+/// deleted but those whose deletion was begun, and what has lain in quarantine for its week. Instance admin.
 #[utoipa::path(post, path = "/admin/clips/verify", tag = "admin", security(("bearer" = [])),
     params(VerifyHow),
     responses((status = 200, body = CheckedView), (status = 403, description = "permission_denied")))]
