@@ -87,9 +87,13 @@ async fn a_manager_sees_his_community_as_long_as_he_manages_it(engine: Engine) {
     happens(&app, "ann", EventKind::ClipReady, clip("private", "ready")).await;
     happens(&app, "ann", EventKind::ClipReady, clip("unlisted", "ready")).await;
     happens(&app, "ann", EventKind::ClipProcessing, clip("public", "processing")).await;
+    // there is no such clip any more: nobody knows who might have seen it in the end, only that it went, and as what
     happens(&app, "ann", EventKind::ClipReady, clip("community", "ready")).await;
+    happens(&app, "ann", EventKind::ClipDeleted, clip("private", "ready")).await;
+    happens(&app, "ann", EventKind::ClipDeleted, clip("community", "ready")).await;
     happens(&app, "ann", EventKind::Stopped, json!({ "id": "s", "status": "stopping" })).await;
     let seen = stream.next().await.expect("an event");
+    assert_eq!(seen.kind, "clip_deleted");
     assert_eq!(seen.body["data"]["visibility"], "community", "the first that he may see");
     assert!(seen.body["data"].get("messageId").is_none(), "its owner's: {seen:?}");
     assert!(seen.body["data"].get("share").is_none(), "its owner's: {seen:?}");
