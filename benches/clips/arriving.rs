@@ -59,7 +59,7 @@ pub async fn alone(scale: Scale, report: &mut Report) {
         service.close().await;
     }
     let said = "Found, read, checked and indexed; what the service spends without any is taken off (the system \
-                counts in steps of 10 ms).";
+                counts in steps of 10 ms; 0.00 says that it was lost in what was taken off).";
     report.table("An arriving segment", said, &rows);
 }
 

@@ -70,11 +70,12 @@ pub async fn backup(config: &Config, to: &Path) -> Result<(), Failure> {
     outcome
 }
 
-/// Puts the copy `from` in the database's place; what was there is kept beside it (SQLite) or replaced (PostgreSQL).
+/// Puts the copy `from` in the database's place; what was there is kept, beside it (SQLite) or as a dump (PostgreSQL).
 /// Signed links made before are void afterwards. With `dry_run` only the copy is looked at.
 ///
 /// # Errors
-/// [`Failure::Failed`] while a service runs, or when `from` is no whole copy; nothing is changed then.
+/// [`Failure::Failed`] while a service runs, or when `from` is no whole copy of ours; nothing is
+/// changed then. One that was interrupted later is repeated.
 pub async fn restore(
     config: &Config,
     clock: &SharedClock,
