@@ -6,6 +6,16 @@
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
 
+/// A change is made whole or not at all, also on SQLite, where each statement would otherwise count by itself: a process that
+/// is killed half-way leaves nothing that keeps the next one from starting.
+macro_rules! whole {
+    () => {
+        fn use_transaction(&self) -> Option<bool> {
+            Some(true)
+        }
+    };
+}
+
 mod columns;
 mod m0001_sessions;
 mod m0002_clips;

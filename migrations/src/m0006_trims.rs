@@ -12,6 +12,8 @@ const COLUMNS: [&str; 2] = ["trim_of", "trim_plan"];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for name in COLUMNS {
             let mut change = Table::alter().table(Alias::new("clip")).to_owned();

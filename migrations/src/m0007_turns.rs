@@ -9,6 +9,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         // one column a statement: SQLite takes no more
         for column in [text_opt("user_id"), big_opt("leased_at")] {

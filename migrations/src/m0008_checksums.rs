@@ -7,6 +7,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut change = Table::alter().table(Alias::new("segment")).to_owned();
         let mut column = ColumnDef::new(Alias::new("checksum"));

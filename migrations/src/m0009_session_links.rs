@@ -9,6 +9,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut change = Table::alter().table(Alias::new("session")).to_owned();
         manager.alter_table(change.add_column(int("link_generation")).to_owned()).await

@@ -34,6 +34,8 @@ const POSTGRES: &[&str] = &[
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(entry()).await?;
         for statement in [

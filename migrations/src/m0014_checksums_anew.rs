@@ -7,6 +7,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         forget(manager).await
     }

@@ -9,6 +9,8 @@ pub struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    whole!();
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let columns = vec![
             text("event_id"),
