@@ -116,9 +116,11 @@ async fn restore_file(
         let told = match faults {
             Ok(faults) if !faults.is_empty() => Err(broken(from, &faults)),
             Ok(_) => match ours(config, from, named(&db).await).await {
-                // one of a newer release is refused here
-                Ok(()) if dry_run => schema::pending(&db).await.map(drop).map_err(Failure::from),
-                Ok(()) => mark_restored(&url, &db, clock).await,
+                Ok(()) => match schema::newer(&db).await?.first() {
+                    Some(newer) => Err(of_newer_release(from, newer)),
+                    None if dry_run => Ok(()),
+                    None => mark_restored(&url, &db, clock).await,
+                },
                 Err(failure) => Err(failure),
             },
             Err(error) => Err(error.into()),
@@ -136,6 +138,10 @@ async fn restore_file(
         clear(&draft)?;
     }
     put
+}
+
+fn of_newer_release(from: &Path, change: &str) -> Failure {
+    Failure::Failed(format!("{} is of a newer release: it has {change}", from.display()))
 }
 
 /// Which instance's database this is; none if it has no such thing.
@@ -210,10 +216,14 @@ async fn restore_dump(
     let settings = told("setting").await?;
     let instance = settings.lines().find_map(|line| line.strip_prefix("instance_id\t"));
     ours(config, from, instance.map(ToOwned::to_owned)).await?;
-    let (known, applied) = (schema::known(), told("seaql_migrations").await?);
-    let names = applied.lines().filter_map(|line| line.split_once('\t')).map(|(name, _)| name);
-    if let Some(newer) = names.into_iter().find(|name| !known.iter().any(|known| known == name)) {
-        return Err(Failure::Failed(format!("{path} is of a newer release: it has {newer}")));
+    let known = schema::known();
+    for ledger in schema::ledgers() {
+        let applied = told(&ledger).await?;
+        let names = applied.lines().filter_map(|line| line.split_once('\t')).map(|(name, _)| name);
+        if let Some(newer) = names.into_iter().find(|name| !known.iter().any(|known| known == name))
+        {
+            return Err(of_newer_release(from, newer));
+        }
     }
     if dry_run {
         return Ok(());
