@@ -157,13 +157,12 @@ async fn ours(config: &Config, from: &Path, instance: Option<String>) -> Result<
             from.display()
         )));
     };
-    match places::instance_of(&config.storage.clips).await {
-        Ok(store) if store.as_str() != instance => Err(Failure::Failed(format!(
+    match places::instance_of(&config.storage.clips).await? {
+        Some(store) if store.as_str() != instance => Err(Failure::Failed(format!(
             "{} is of instance {instance}, the clip store of {store}",
             from.display()
         ))),
-        // a store that is not there yet is nobody's
-        Ok(_) | Err(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -296,7 +295,10 @@ fn operator(clock: &SharedClock) -> Caller {
 pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Result<u64, Failure> {
     places::make_data_dir(&config)?;
     let _locks = lock::acquire(&config).await?;
-    let instance = places::instance_of(&config.storage.clips).await?;
+    let store = &config.storage.clips;
+    let instance = places::instance_of(store).await?.ok_or_else(|| {
+        Failure::Failed(format!("{} has no marker: it is no clip store of ours", store.display()))
+    })?;
     if dry_run {
         let root = config.storage.clips.clone();
         let counted =
