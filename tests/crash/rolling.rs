@@ -148,10 +148,24 @@ impl Town {
             let Some(base) = process.base() else { continue };
             // dead ones have a base until they are waited for: none is killed in a phase
             let root = base.trim_end_matches("/livekit-replay");
-            let health =
-                reqwest::get(format!("{root}/health/ready")).await.expect("an answer").status();
-            assert_eq!(health, 200, "{name}: {base}\n{}", process.log());
+            self.is_ready(name, process, &format!("{root}/health/ready")).await;
         }
+    }
+
+    /// A machine with much to do may keep the answer waiting for a moment, as anybody else's.
+    async fn is_ready(&self, name: &str, process: &Process, url: &str) {
+        let mut said = Value::Null;
+        for _ in 0..TRIES {
+            let answer = reqwest::get(url).await.expect("an answer");
+            let status = answer.status().as_u16();
+            said = answer.json().await.unwrap_or(Value::Null);
+            self.note("readiness", &Answer::Said(status, said.clone()));
+            if status == 200 {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        panic!("{name}: {url}: {said:#}\n{}", process.log());
     }
 
     fn note(&self, what: &'static str, answer: &Answer) {
