@@ -121,7 +121,7 @@ async fn accept(
     if let Some(order) = &request.share {
         shares::check_order(deps, order, deps.clock.now())?;
     }
-    deps.stores.demand(Which::Buffer)?;
+    deps.stores.demand_readable(Which::Buffer)?;
     deps.stores.demand(Which::Clips)?;
     index::index_session(deps, &session.id).await?;
     let free_bytes = stores::space(deps, Which::Clips).await?.free;

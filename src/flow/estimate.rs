@@ -47,7 +47,7 @@ pub async fn estimate(
     arrived_at: Timestamp,
 ) -> Result<Estimate> {
     capture::load_own(deps, caller, id).await?;
-    deps.stores.demand(Which::Buffer)?;
+    deps.stores.demand_readable(Which::Buffer)?;
     index::index_session(deps, id).await?;
     let material = Material::load(deps.db.conn(), id).await?;
     let resolved = capture::resolve(deps, &material.session, request, arrived_at)?;

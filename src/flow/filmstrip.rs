@@ -113,7 +113,7 @@ pub async fn filmstrip(
     count: Option<u32>,
 ) -> Result<Strip> {
     let session = capture::load_own(deps, caller, id).await?;
-    deps.stores.demand(Which::Buffer)?;
+    deps.stores.demand_readable(Which::Buffer)?;
     let count = count.unwrap_or(USUAL);
     if !(1..=MOST).contains(&count) {
         return Err(Error::invalid_field("count", format!("must be from 1 to {MOST}")));

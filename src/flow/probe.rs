@@ -49,9 +49,9 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
         name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
     // a probe that hangs keeps one place of the gate; once all are gone, later probes fail without a thread
     let answer = store.gate.run(LIMIT, move || try_out(&root, &name)).await;
-    let (space, trouble) = match answer {
-        Ok(space) => (Some(space), None),
-        Err(trouble) => (None, Some(words(&trouble))),
+    let (space, readable, trouble) = match answer {
+        Ok(TriedOut { space, unwritable }) => (Some(space), true, unwritable),
+        Err(trouble) => (None, false, Some(words(&trouble))),
     };
     let usable = trouble.is_none();
     let was_usable = before.as_ref().is_none_or(|before| before.trouble.is_none());
@@ -79,7 +79,7 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
     } else {
         0.0
     });
-    let probed = Probed { at: deps.clock.now(), took: began.elapsed(), trouble, space };
+    let probed = Probed { at: deps.clock.now(), took: began.elapsed(), trouble, readable, space };
     store.keep(probed.clone());
     probed
 }
@@ -91,19 +91,33 @@ fn words(trouble: &Trouble) -> String {
     }
 }
 
-fn try_out(root: &Path, name: &str) -> io::Result<Space> {
+/// How a store that can be read was found.
+struct TriedOut {
+    space: Space,
+    /// Why nothing can be written.
+    unwritable: Option<String>,
+}
+
+fn try_out(root: &Path, name: &str) -> io::Result<TriedOut> {
     if !root.join(MARKER).is_file() {
         return Err(io::Error::other("its marker is not there: nothing is mounted"));
     }
-    let path = root.join(name);
-    remove_plain(&path)?;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let written = try_to_write(&root.join(name), name);
+    Ok(TriedOut {
+        space: space_of(root)?,
+        unwritable: written.err().map(|error| error.to_string()),
+    })
+}
+
+fn try_to_write(path: &Path, name: &str) -> io::Result<()> {
+    remove_plain(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path)?;
     let wrote = file.write_all(name.as_bytes()).and_then(|()| file.sync_all());
-    let read = read_plain(&path, 4096);
-    remove_plain(&path)?;
+    let read = read_plain(path, 4096);
+    remove_plain(path)?;
     wrote?;
     if read? != Found::Bytes(name.as_bytes().to_vec()) {
         return Err(io::Error::other("what was read back is not what was written"));
     }
-    space_of(root)
+    Ok(())
 }

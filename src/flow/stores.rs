@@ -67,8 +67,10 @@ pub struct Probed {
     pub at: Timestamp,
     /// How long it took to write, read and delete a small file.
     pub took: Duration,
-    /// Why it cannot be used; `None` = it can.
+    /// Why it cannot be used as a whole; `None` = it can.
     pub trouble: Option<String>,
+    /// Whether it can be read at least: one that is full or read-only can.
+    pub readable: bool,
     /// Free and total bytes of its file system, where it answered.
     pub space: Option<Space>,
 }
@@ -97,6 +99,19 @@ impl Stores {
         match which {
             Which::Buffer => &self.buffer,
             Which::Clips => &self.clips,
+        }
+    }
+
+    /// Refuses what only reads from the store while the probe finds that it cannot be read.
+    ///
+    /// # Errors
+    /// [`Code::StorageUnavailable`].
+    pub fn demand_readable(&self, which: Which) -> Result<()> {
+        match self.get(which).last() {
+            Some(Probed { trouble: Some(trouble), readable: false, .. }) => {
+                Err(unavailable(which, trouble))
+            }
+            _ => Ok(()),
         }
     }
 

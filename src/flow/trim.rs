@@ -148,7 +148,7 @@ pub(super) async fn retry(deps: &Deps, failed: &Clip, told: Option<Signed>) -> R
         return Err(Error::new(Code::ClipNotReady, "Only a failed clip can be tried again."));
     }
     // under the row's lock, so that the reaper does not let go of it any more
-    if publish::size(&files.source).await?.is_none() {
+    if publish::size(&deps.stores.clips.gate, &files.source).await?.is_none() {
         return Err(gone());
     }
     capture::reserve(&tx, deps, &failed.user_id, reserved, now).await?;

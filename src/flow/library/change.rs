@@ -234,7 +234,7 @@ pub(in crate::flow) async fn retry_failed(
     if failed.trim_of.is_some() {
         return trim::retry(deps, failed, told).await;
     }
-    deps.stores.demand(Which::Buffer)?;
+    deps.stores.demand_readable(Which::Buffer)?;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
     let free_bytes = stores::space(deps, Which::Clips).await?.free;
     let now = deps.clock.now();
