@@ -86,7 +86,8 @@ pub async fn store(deps: &Deps, which: Which) -> FoundStore {
     let last = deps.stores.get(which).last().filter(|probed| probed.at >= recent);
     let probed = match last {
         Some(probed) => Ok(probed),
-        None => timeout(DEADLINE, probe::ask(deps, which)).await,
+        // within its own deadline; a moment longer, so that it is the probe that says what is wrong
+        None => timeout(probe::LIMIT + Duration::from_secs(1), probe::ask(deps, which)).await,
     };
     match probed {
         Ok(probed) => FoundStore {

@@ -17,7 +17,7 @@ use super::{
 use crate::media::files::{Found, Trouble, read_plain, remove_plain};
 
 /// How long a store may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
+pub const LIMIT: Duration = Duration::from_secs(3);
 
 /// What a pass found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -391,7 +391,8 @@ impl Job<'_> {
         let path = draft.path().to_owned();
         let (encode, duration) = (plan.encode, plan.duration);
         let sound_lead = composed.sound_lead;
-        let work = native::run(&verify::patient(&self.limits()), move |_| {
+        let patient = verify::patient(&self.limits());
+        let work = native::run(&patient, move |_| {
             let read = mp4::read(&path)?;
             let edits: Vec<_> = read
                 .tracks

@@ -34,9 +34,9 @@ pub async fn send(
     let mut command = ffmpeg.fragments_command(&plan, meta);
     let (send, feed) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
     // of the two it is FFmpeg whose progress counts; a store that hangs is left behind
-    let patient = verify::patient(limits);
     let over = limits.cancel.child_token();
-    let composing = native::run(&Limits { cancel: over.clone(), ..patient }, move |control| {
+    let patient = Limits { cancel: over.clone(), ..verify::patient(limits) };
+    let composing = native::run(&patient, move |control| {
         let mut sink = |piece| control.go_on().is_ok() && send.blocking_send(piece).is_ok();
         compose::write(&parts, &plan, &mut sink)
     });

@@ -105,7 +105,7 @@ fn held_calls_wait_until_they_are_let_go() {
         |at, _| rustix::fs::statvfs(at).is_ok(),
         |at, _| fs::create_dir_all(at.join("new")).is_ok(),
     ];
-    for work in works.iter().cycle().take(20) {
+    for &work in works.iter().cycle().take(20) {
         let (at, open, tell) = (bench.store().path().to_owned(), open.try_clone().unwrap(), tell.clone());
         std::thread::spawn(move || tell.send(work(&at, &open)));
     }

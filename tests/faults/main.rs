@@ -5,3 +5,11 @@
 #[path = "../support/faulty_store.rs"]
 mod faulty_store;
 mod faulty_store_itself;
+mod full;
+mod ground;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod hung;
+#[path = "../events/reader.rs"]
+mod reader;
+mod unwell;
