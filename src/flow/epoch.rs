@@ -3,7 +3,10 @@
 
 use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
-use super::{Deps, crash, outbox};
+use super::{
+    Deps, crash, outbox,
+    stores::{self, Which},
+};
 use crate::{
     domain::{
         keys,
@@ -210,6 +213,8 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
 
 /// Our own directories before the egress starts: both sides can write, and we can delete.
 async fn make_directory(deps: &Deps, path: &str) -> Result<()> {
+    // what nothing is mounted on must not be filled up
+    stores::demand_ours(deps, Which::Buffer).await?;
     let root = deps.config.storage.buffer.clone();
     let target = root.join(path);
     let mode = deps.config.storage.buffer_dir_mode;

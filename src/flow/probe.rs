@@ -84,6 +84,24 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
     probed
 }
 
+/// Whether a store can be written; an answer of a moment ago will do.
+pub async fn is_writable(deps: &Deps, which: Which) -> bool {
+    const RECENT: Duration = Duration::from_secs(5);
+    let recent = deps.clock.now().minus(RECENT);
+    let last = deps.stores.get(which).last().filter(|probed| probed.at >= recent);
+    match last {
+        Some(probed) => probed.trouble.is_none(),
+        None => ask(deps, which).await.trouble.is_none(),
+    }
+}
+
+/// The system's words for a full disk or quota, also out of FFmpeg's mouth.
+pub fn says_full(words: &str) -> bool {
+    ["No space left on device", "os error 28", "Disk quota exceeded"]
+        .iter()
+        .any(|full| words.contains(full))
+}
+
 fn words(trouble: &Trouble) -> String {
     match trouble {
         Trouble::Hung => format!("no answer within {} s (a hung mount?)", LIMIT.as_secs()),

@@ -35,6 +35,8 @@ pub async fn open(deps: &Deps, which: Which, path: PathBuf) -> Result<Readable> 
     match opened.map_err(|trouble| stores::unavailable(which, trouble))? {
         Opened::File(file, size) => Ok(Readable::new(deps, which, file, size)),
         Opened::Absent | Opened::NotOurs => {
+            // where nothing is mounted every file seems to be gone
+            stores::demand_ours(deps, which).await?;
             Err(Error::new(Code::FileMissing, "The file of this clip is gone."))
         }
     }

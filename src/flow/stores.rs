@@ -133,6 +133,15 @@ impl Store {
         self.last.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
     }
 
+    /// The code of what was wrong with it when it was last asked.
+    pub fn trouble_code(&self) -> Option<Code> {
+        let trouble = self.last()?.trouble?;
+        Some(match super::probe::says_full(&trouble) {
+            true => Code::InsufficientDisk,
+            false => Code::StorageUnavailable,
+        })
+    }
+
     /// Keeps how it was found.
     pub fn keep(&self, probed: Probed) {
         *self.last.lock().unwrap_or_else(|broken| broken.into_inner()) = Some(probed);

@@ -297,7 +297,7 @@ async fn hindrance(deps: &Deps, promised: u64, error: &Error) -> Option<Hindranc
         trouble = made.err().map(|error| error.chain());
     }
     let small = clips.space.is_some_and(|space| space.free < promised);
-    if small || says_full(trouble.as_deref().unwrap_or(&error.chain())) {
+    if small || probe::says_full(trouble.as_deref().unwrap_or(&error.chain())) {
         return Some(Hindrance {
             code: Code::InsufficientDisk,
             detail: "The clip store is full; the clip is made when there is room.",
@@ -320,13 +320,6 @@ async fn hindrance(deps: &Deps, promised: u64, error: &Error) -> Option<Hindranc
         detail: "FFmpeg does not work at the moment; the clip is made when it does.",
         reason: proof.chain(),
     })
-}
-
-/// The system's words for a full disk or quota, also out of FFmpeg's mouth.
-fn says_full(words: &str) -> bool {
-    ["No space left on device", "os error 28", "Disk quota exceeded"]
-        .iter()
-        .any(|full| words.contains(full))
 }
 
 /// 1 s, 4 s, 9 s, …

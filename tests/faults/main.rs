@@ -5,11 +5,20 @@
 #[path = "../support/faulty_store.rs"]
 mod faulty_store;
 mod faulty_store_itself;
+mod ffmpeg;
 mod full;
 mod ground;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hung;
+#[allow(dead_code, reason = "shared with the tests of crashes")]
+#[path = "../crash/process.rs"]
+mod process;
 #[path = "../events/reader.rs"]
 mod reader;
+#[allow(dead_code, reason = "shared with the tests of crashes")]
+#[path = "../crash/service.rs"]
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
 mod unwell;
