@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Deps, capture::Clip, clip_files::ClipFiles, render, stores::Which, work::busy};
+use super::{Deps, capture::Clip, clip_files::ClipFiles, probe, render, stores::Which, work::busy};
 use crate::{
     domain::{id::ClipId, lifecycle::ClipStatus},
     error::{Code, Error, Result},
@@ -47,7 +47,7 @@ pub async fn demand(deps: &Deps, clip: &Clip) -> Result<()> {
     if clip.has_poster {
         return Ok(());
     }
-    deps.stores.demand(Which::Clips)?;
+    probe::demand(deps, Which::Clips).await?;
     // without a video nobody has to wait for a place
     let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
     if publish::size(&deps.stores.clips.gate, &files.video).await?.is_none() {

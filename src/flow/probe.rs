@@ -12,9 +12,12 @@ use serde::Serialize;
 
 use super::{
     Deps,
-    stores::{MARKER, Probed, Space, Which, space_of},
+    stores::{MARKER, Probed, Space, Which, space_of, unavailable},
 };
-use crate::media::files::{Found, Trouble, read_plain, remove_plain};
+use crate::{
+    error::{Code, Error, Result},
+    media::files::{Found, Trouble, read_plain, remove_plain},
+};
 
 /// How long a store may take to answer.
 pub const LIMIT: Duration = Duration::from_secs(3);
@@ -84,9 +87,44 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
     probed
 }
 
-/// Whether a store can be written; an answer of a moment ago will do.
+/// How long trouble is believed without asking again.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// What is wrong with a store as far as is known; trouble that may have passed is asked for again.
+async fn known_trouble(deps: &Deps, which: Which) -> Option<Probed> {
+    let last = deps.stores.get(which).last().filter(|probed| probed.trouble.is_some())?;
+    let recent = last.at >= deps.clock.now().minus(RECENT);
+    let now = if recent { last } else { ask(deps, which).await };
+    now.trouble.is_some().then_some(now)
+}
+
+/// Refuses what needs the store while it is known to be unusable.
+///
+/// # Errors
+/// [`Code::StorageUnavailable`], or [`Code::InsufficientDisk`] of one that is full.
+pub async fn demand(deps: &Deps, which: Which) -> Result<()> {
+    let Some(probed) = known_trouble(deps, which).await else { return Ok(()) };
+    let trouble = probed.trouble.unwrap_or_default();
+    if says_full(&trouble) {
+        let detail = format!("The {} store is full.", which.as_str());
+        return Err(Error::new(Code::InsufficientDisk, detail).because(trouble));
+    }
+    Err(unavailable(which, trouble))
+}
+
+/// Refuses what only reads from the store while it is known that it cannot be read.
+///
+/// # Errors
+/// [`Code::StorageUnavailable`].
+pub async fn demand_readable(deps: &Deps, which: Which) -> Result<()> {
+    match known_trouble(deps, which).await.filter(|probed| !probed.readable) {
+        Some(probed) => Err(unavailable(which, probed.trouble.unwrap_or_default())),
+        None => Ok(()),
+    }
+}
+
+/// Whether a store can be written now; an answer of a moment ago will do.
 pub async fn is_writable(deps: &Deps, which: Which) -> bool {
-    const RECENT: Duration = Duration::from_secs(5);
     let recent = deps.clock.now().minus(RECENT);
     let last = deps.stores.get(which).last().filter(|probed| probed.at >= recent);
     match last {

@@ -101,30 +101,6 @@ impl Stores {
             Which::Clips => &self.clips,
         }
     }
-
-    /// Refuses what only reads from the store while the probe finds that it cannot be read.
-    ///
-    /// # Errors
-    /// [`Code::StorageUnavailable`].
-    pub fn demand_readable(&self, which: Which) -> Result<()> {
-        match self.get(which).last() {
-            Some(Probed { trouble: Some(trouble), readable: false, .. }) => {
-                Err(unavailable(which, trouble))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses what needs the store while the probe finds it unusable.
-    ///
-    /// # Errors
-    /// [`Code::StorageUnavailable`].
-    pub fn demand(&self, which: Which) -> Result<()> {
-        match self.get(which).last() {
-            Some(Probed { trouble: Some(trouble), .. }) => Err(unavailable(which, trouble)),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Store {

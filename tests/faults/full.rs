@@ -68,6 +68,7 @@ async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_cli
         }
         ground.clips.set(Mode::Pass);
         let made = ground.until_ready(&clip).await;
+        ground.until_store_is(Which::Clips, "ok").await;
         assert!(made["error"].is_null(), "{made:#}");
         ground.assert_whole(&made).await;
         println!("{point:?}: {}", now["status"]);
@@ -128,7 +129,11 @@ async fn a_full_buffer_store_degrades_its_sessions_until_there_is_room(engine: E
     let (_, shown) = app.get(USER, &path).await;
     assert_eq!(shown["degradedReason"], "insufficient_disk", "{shown:#}");
     // what was recorded before can be captured all the same
-    let made = ground.ready_clip(&session).await;
+    let window = json!({
+        "sessionId": session, "from": shown["buffer"]["startsAt"], "to": shown["buffer"]["endsAt"],
+    });
+    let (status, made) = app.post_waiting(USER, "/capture", window).await;
+    assert_eq!(status, 201, "{made:#}");
     ground.assert_whole(&made).await;
     ground.buffer.set(Mode::Pass);
     ground.until_store_is(Which::Buffer, "ok").await;
@@ -138,7 +143,12 @@ async fn a_full_buffer_store_degrades_its_sessions_until_there_is_room(engine: E
         told.push(events.next().await.expect("the stream goes on").kind);
     }
     assert!(told.iter().any(|kind| kind == "replay_buffer_degraded"), "{told:?}");
-    let again = ground.ready_clip(&session).await;
-    ground.assert_whole(&again).await;
+    app.until("there are three seconds again", async || {
+        let body = json!({ "sessionId": session, "durationSeconds": 3 });
+        let (status, clip) = app.post_waiting(USER, "/capture", body).await;
+        assert!(status == 201 || clip["code"] == "no_segments_in_range", "{status} {clip:#}");
+        status == 201
+    })
+    .await;
     ground.close().await;
 }

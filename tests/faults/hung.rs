@@ -62,7 +62,7 @@ async fn hung(which: Which, engine: Engine) {
             (Method::GET, format!("{}/my-clips", app.base), 200),
             (Method::GET, format!("{root}{still_served}"), 200),
             (Method::GET, format!("{}/sessions/{session}", app.base), 200),
-            (Method::GET, format!("{}/status", app.base), 200),
+            (Method::GET, format!("{}/status/{ROOM}", app.base), 200),
         ] {
             let began = Instant::now();
             let asked = app.http.request(method, &url).bearer_auth(app.token(USER)).timeout(CLIENT);
@@ -73,6 +73,9 @@ async fn hung(which: Which, engine: Engine) {
         }
     }
     print_times(&format!("{} store hung", which.name()), &mut times);
+
+    let mut more = Reader::of(app, USER, None).await;
+    more.placed().await;
 
     // the health names the store, and nothing else
     let health = ground.health().await;
