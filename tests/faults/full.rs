@@ -18,12 +18,12 @@ on_both_engines!(
 
 /// Bytes and names that may still be written when room ends.
 fn points(size: u64) -> Vec<Mode> {
-    let bytes = |bytes: u64| Mode::Full { bytes, names: u64::MAX };
-    let names = |names: u64| Mode::Full { bytes: u64::MAX, names };
+    let bytes = |bytes: u64| Mode::Quota { bytes, names: u64::MAX };
+    let names = |names: u64| Mode::Quota { bytes: u64::MAX, names };
     // none; the beginning, block borders and places all along the video; its last byte; the record behind it
     let mut points: Vec<Mode> = [0, 1, 4095, 4096, 4097].map(bytes).into();
-    points.extend((1..8).map(|eighth| bytes(size * eighth / 8)));
-    points.extend([size - 1, size, size + 1, size + 700].map(bytes));
+    points.extend((1..10).map(|tenth| bytes(size * tenth / 10)));
+    points.extend([size - 1, size, size + 1, size + 200].map(bytes));
     // the work directory, the video in it, the record's draft, the two renames, the poster's draft and rename
     points.extend((0..8).map(names));
     points
@@ -35,14 +35,21 @@ async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_cli
     let app = &ground.app;
     let session = app.start_session(USER, ROOM).await;
     app.wait_for_buffer(USER, &session, 6.0).await;
-    let first = ground.ready_clip(&session).await;
+    let (_, shown) = app.get(USER, &format!("/sessions/{session}")).await;
+    // always the same seconds, so that every point is where it is meant to be
+    let buffer = &shown["buffer"];
+    let window = json!({ "sessionId": session, "from": buffer["startsAt"], "to": buffer["endsAt"] });
+    let (status, first) = app.post_waiting(USER, "/capture", window.clone()).await;
+    assert_eq!(status, 201, "{first:#}");
     let size = first["sizeBytes"].as_u64().unwrap();
     let (mut waited, mut met) = (0, 0);
     let points = points(size);
     for point in &points {
-        let clip = ground.accepted_clip(&session).await;
         let hurt = ground.clips.hurt();
         ground.clips.set(*point);
+        let (status, clip) = app.post_async(USER, "/capture", window.clone()).await;
+        assert_eq!(status, 202, "{clip:#}");
+        let clip = clip["clipId"].as_str().unwrap().to_owned();
         let shown = async || {
             let shown = ground.clip(&clip).await;
             assert_ne!(shown["status"], "failed", "{point:?}: {shown:#}");
@@ -54,7 +61,7 @@ async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_cli
         })
         .await;
         let now = shown().await;
-        met += u64::from(ground.clips.hurt() > hurt);
+        met += u32::from(ground.clips.hurt() > hurt);
         let (_, quota) = app.get(USER, "/me/quota").await;
         if now["status"] == "processing" {
             waited += 1;
@@ -71,6 +78,7 @@ async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_cli
         ground.until_store_is(Which::Clips, "ok").await;
         assert!(made["error"].is_null(), "{made:#}");
         ground.assert_whole(&made).await;
+        assert_eq!(made["sizeBytes"].as_u64(), Some(size), "the same seconds");
         println!("{point:?}: {}", now["status"]);
     }
     println!("{} points, room ended in {met}, the clip waited in {waited}", points.len());

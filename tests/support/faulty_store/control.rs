@@ -20,6 +20,8 @@ pub enum Mode {
     /// No room: that many bytes may still be written (in all files together, the last write may be cut short), and that
     /// many names be made (files, directories, links, renames).
     Full { bytes: u64, names: u64 },
+    /// The same by a quota (`EDQUOT`), which the free space of the file system does not show.
+    Quota { bytes: u64, names: u64 },
     /// Reading works, changing is refused with `EROFS`.
     ReadOnly,
     /// Every call is refused with `EIO`.
@@ -130,17 +132,8 @@ impl Control {
         let verdict = match (&mut state.mode, call) {
             (Mode::Broken, _) => Err(Errno::EIO),
             (Mode::ReadOnly, Call::Change | Call::Name | Call::Write(_)) => Err(Errno::EROFS),
-            (Mode::Full { names: 0, .. }, Call::Name) => Err(Errno::ENOSPC),
-            (Mode::Full { names, .. }, Call::Name) => {
-                *names -= 1;
-                Ok(0)
-            }
-            (Mode::Full { bytes: 0, .. }, Call::Write(1..)) => Err(Errno::ENOSPC),
-            (Mode::Full { bytes, .. }, Call::Write(wanted)) => {
-                let given = wanted.min(*bytes);
-                *bytes -= given;
-                Ok(given)
-            }
+            (Mode::Full { bytes, names }, call) => take(bytes, names, call).ok_or(Errno::ENOSPC),
+            (Mode::Quota { bytes, names }, call) => take(bytes, names, call).ok_or(Errno::EDQUOT),
             (_, Call::Write(wanted)) => Ok(wanted),
             _ => Ok(0),
         };
@@ -199,6 +192,22 @@ impl Control {
         }
         let above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
         above.into_iter().any(fresh).then_some("a directory above it has a name that is not synced")
+    }
+}
+
+/// What a call gets of the room that is left; for [`Call::Write`] how many bytes.
+fn take(bytes: &mut u64, names: &mut u64, call: Call) -> Option<u64> {
+    match call {
+        Call::Name => {
+            *names = names.checked_sub(1)?;
+            Some(0)
+        }
+        Call::Write(wanted) => {
+            let given = wanted.min(*bytes);
+            *bytes -= given;
+            (given > 0 || wanted == 0).then_some(given)
+        }
+        Call::Look | Call::Change => Some(0),
     }
 }
 
