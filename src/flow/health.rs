@@ -150,7 +150,10 @@ pub async fn ffmpeg(deps: &Deps) -> (Found, Option<String>) {
         }
         Err(error) => {
             tracing::debug!(error = error.chain(), "FFmpeg does not work");
-            (fail("FFmpeg does not work.".to_owned()), INSTALLED.get().map(|was| was.version.clone()))
+            (
+                fail("FFmpeg does not work.".to_owned()),
+                INSTALLED.get().map(|was| was.version.clone()),
+            )
         }
     }
 }

@@ -243,7 +243,10 @@ async fn carry_out(
         },
         Step::StartEpoch => match found {
             // one that replaces another waits for the store: no attempt is spent on a disk without room
-            Some(_) if session.restart_attempts > 0 && !probe::is_writable(deps, Which::Buffer).await => {
+            Some(_)
+                if session.restart_attempts > 0
+                    && !probe::is_writable(deps, Which::Buffer).await =>
+            {
                 Ok(())
             }
             Some(found) => start_epoch(deps, session, found).await,

@@ -187,8 +187,9 @@ impl SessionBody {
         let preview = flow::preview::session_query(deps, caller, &session);
         let root = address(deps, &format!("/sessions/{}/preview.m3u8", session.id));
         let admin = epoch.as_ref().filter(|_| for_admin);
-        let degraded = (session.status == SessionStatus::Degraded)
-            .then(|| deps.stores.buffer.trouble_code().map_or("recording_interrupted", Code::as_str));
+        let degraded = (session.status == SessionStatus::Degraded).then(|| {
+            deps.stores.buffer.trouble_code().map_or("recording_interrupted", Code::as_str)
+        });
         SessionBody {
             degraded_reason: degraded,
             preview_url: preview.map(|query| format!("{root}?{query}")),

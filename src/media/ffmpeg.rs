@@ -124,7 +124,10 @@ impl Ffmpeg {
         if done.stdout.lines().any(|line| line.replace(' ', "") == told) {
             return Ok(());
         }
-        Err(failed("FFmpeg does not work.", format!("of a known picture it said {:?}", done.stdout)))
+        Err(failed(
+            "FFmpeg does not work.",
+            format!("of a known picture it said {:?}", done.stdout),
+        ))
     }
 
     async fn ask(&self, option: &str, limits: &Limits) -> Result<String> {

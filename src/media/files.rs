@@ -416,7 +416,11 @@ mod tests {
             }
         });
         assert!(matches!(asked, Err(Trouble::Hung)));
-        assert_eq!(gate.free(), PLACES - 2, "no more threads than the one that hung and the one that asked");
+        assert_eq!(
+            gate.free(),
+            PLACES - 2,
+            "no more threads than the one that hung and the one that asked"
+        );
 
         drop(release);
         assert!(saw.recv().is_ok_and(|told| told), "who hung knows that nobody waits any more");

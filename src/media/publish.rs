@@ -40,12 +40,7 @@ pub async fn publish(gate: &Gate, work: &Path, place: &Path) -> Result<()> {
 ///
 /// # Errors
 /// `storage_unavailable`; what was there before is untouched then.
-pub async fn write_whole(
-    gate: &Gate,
-    work_dir: &Path,
-    place: &Path,
-    bytes: Vec<u8>,
-) -> Result<()> {
+pub async fn write_whole(gate: &Gate, work_dir: &Path, place: &Path, bytes: Vec<u8>) -> Result<()> {
     let (work_dir, place) = (work_dir.to_owned(), place.to_owned());
     blocking(gate, move |wanted| {
         make_parent(&place)?;

@@ -7,8 +7,7 @@ use super::{
     edges::EdgeCheck,
     ffmpeg::{Ffmpeg, Limits, failed},
     mp4::{self, Mp4, Track},
-    native,
-    ticks_to_micros,
+    native, ticks_to_micros,
 };
 use crate::error::{Code, Error, Result};
 
@@ -82,7 +81,8 @@ pub(super) async fn verify_hashed(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
-    let (examined, decoded) = tokio::join!(examine(path, blake3, expected, limits), edges.end(limits));
+    let (examined, decoded) =
+        tokio::join!(examine(path, blake3, expected, limits), edges.end(limits));
     // what the index says is the plainer reason
     let (_, verified) = examined?;
     decoded.map(|()| verified)

@@ -106,7 +106,8 @@ fn held_calls_wait_until_they_are_let_go() {
         |at, _| fs::create_dir_all(at.join("new")).is_ok(),
     ];
     for &work in works.iter().cycle().take(20) {
-        let (at, open, tell) = (bench.store().path().to_owned(), open.try_clone().unwrap(), tell.clone());
+        let (at, open, tell) =
+            (bench.store().path().to_owned(), open.try_clone().unwrap(), tell.clone());
         std::thread::spawn(move || tell.send(work(&at, &open)));
     }
     while bench.store().held() < 3 {
@@ -132,7 +133,10 @@ fn room_ends_at_the_byte_and_at_the_name() {
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     assert_eq!(fs::metadata(bench.at("one")).unwrap().len(), 1000);
     fs::rename(bench.at("one"), bench.at("two")).unwrap();
-    assert_eq!(fs::rename(bench.at("two"), bench.at("one")).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(
+        fs::rename(bench.at("two"), bench.at("one")).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
     assert_eq!(rustix::fs::statvfs(bench.store().path()).unwrap().f_bavail, 0);
     // what needs no room goes on
     fs::remove_file(bench.at("two")).unwrap();
@@ -141,7 +145,10 @@ fn room_ends_at_the_byte_and_at_the_name() {
 
     fs::write(bench.at("three"), b"3").unwrap();
     bench.store().set(Mode::ReadOnly);
-    assert_eq!(fs::write(bench.at("four"), b"4").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(
+        fs::write(bench.at("four"), b"4").unwrap_err().kind(),
+        ErrorKind::ReadOnlyFilesystem
+    );
     assert_eq!(fs::read(bench.at("three")).unwrap(), b"3");
     bench.store().set(Mode::Broken);
     assert_eq!(fs::read(bench.at("three")).unwrap_err().raw_os_error(), Some(5));

@@ -168,10 +168,8 @@ async fn unwell(mode: &str) {
         "missing" => programs.hide(true),
         mode => programs.set(mode),
     }
-    let clips = [
-        capture(&service, &session, "keyframe").await,
-        capture(&service, &session, "exact").await,
-    ];
+    let clips =
+        [capture(&service, &session, "keyframe").await, capture(&service, &session, "exact").await];
     for id in &clips {
         until("the clip waits for FFmpeg", async || {
             let shown = clip(&service, id).await;

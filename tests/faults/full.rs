@@ -30,7 +30,8 @@ fn points(size: u64) -> Vec<Mode> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_clip_is_made_when_there_is_room() {
+async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_clip_is_made_when_there_is_room()
+ {
     let Some(ground) = Ground::new("full", Engine::Sqlite).await else { return };
     let app = &ground.app;
     let session = app.start_session(USER, ROOM).await;
@@ -38,7 +39,8 @@ async fn a_clip_store_that_is_full_at_any_byte_shows_nothing_partial_and_the_cli
     let (_, shown) = app.get(USER, &format!("/sessions/{session}")).await;
     // always the same seconds, so that every point is where it is meant to be
     let buffer = &shown["buffer"];
-    let window = json!({ "sessionId": session, "from": buffer["startsAt"], "to": buffer["endsAt"] });
+    let window =
+        json!({ "sessionId": session, "from": buffer["startsAt"], "to": buffer["endsAt"] });
     let (status, first) = app.post_waiting(USER, "/capture", window.clone()).await;
     assert_eq!(status, 201, "{first:#}");
     let size = first["sizeBytes"].as_u64().unwrap();

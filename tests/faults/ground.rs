@@ -57,7 +57,8 @@ impl Ground {
         change: impl Fn(&mut Config) + Send + Sync + 'static,
     ) -> Option<Ground> {
         let dir = temp_dir(name);
-        let mount = |store: &str| FaultyStore::mount(&dir.join(format!("real-{store}")), &dir.join(store));
+        let mount =
+            |store: &str| FaultyStore::mount(&dir.join(format!("real-{store}")), &dir.join(store));
         let (Some(buffer), Some(clips)) = (mount("buffer"), mount("clips")) else {
             let _ = std::fs::remove_dir_all(&dir);
             return None;
@@ -187,14 +188,23 @@ impl Ground {
             })
             .await;
         let (_, clips) = self.app.get(USER, "/my-clips?limit=100").await;
-        let ready: Vec<&Value> = clips["clips"].as_array().unwrap_or_else(|| panic!("{clips:#}")).iter().filter(|clip| clip["status"] == "ready").collect();
+        let ready: Vec<&Value> = clips["clips"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{clips:#}"))
+            .iter()
+            .filter(|clip| clip["status"] == "ready")
+            .collect();
         let bytes: u64 = ready.iter().map(|clip| clip["sizeBytes"].as_u64().unwrap()).sum();
         let (_, quota) = self.app.get(USER, "/me/quota").await;
         assert_eq!(quota["usedBytes"].as_u64(), Some(bytes), "{quota:#}");
         assert_eq!(quota["reservedBytes"].as_u64(), Some(0), "{quota:#}");
         for file in self.files() {
             let id = file.file_stem().unwrap().to_str().unwrap().to_owned();
-            assert!(ready.iter().any(|clip| clip["clipId"] == id), "{} is nobody's", file.display());
+            assert!(
+                ready.iter().any(|clip| clip["clipId"] == id),
+                "{} is nobody's",
+                file.display()
+            );
         }
     }
 

@@ -66,7 +66,8 @@ async fn hung(which: Which, engine: Engine) {
         ] {
             let began = Instant::now();
             let asked = app.http.request(method, &url).bearer_auth(app.token(USER)).timeout(CLIENT);
-            let answer = asked.send().await.unwrap_or_else(|error| panic!("round {round}: {url}: {error}"));
+            let answer =
+                asked.send().await.unwrap_or_else(|error| panic!("round {round}: {url}: {error}"));
             assert_eq!(answer.status(), expected, "{url}");
             answer.bytes().await.unwrap();
             times.push(began.elapsed());
@@ -91,7 +92,11 @@ async fn hung(which: Which, engine: Engine) {
     match which {
         Which::Buffer => {
             refused(&ground, "bob", "/start", json!({ "roomName": ROOM })).await;
-            assert_eq!((status, &started["code"]), (503, &json!("storage_unavailable")), "{started:#}");
+            assert_eq!(
+                (status, &started["code"]),
+                (503, &json!("storage_unavailable")),
+                "{started:#}"
+            );
         }
         Which::Clips => {
             assert_eq!(status, 201, "{started:#}");
@@ -113,7 +118,11 @@ async fn hung(which: Which, engine: Engine) {
         assert!(answer.headers().contains_key("retry-after"));
     }
     let used = PLACES - ground.gate(which).free();
-    println!("{} store hung: {used} of {PLACES} places hang, {} threads, {threads_before} before", which.name(), threads());
+    println!(
+        "{} store hung: {used} of {PLACES} places hang, {} threads, {threads_before} before",
+        which.name(),
+        threads()
+    );
     assert!(used < PLACES, "calls pile up");
 
     ground.store(which).set(Mode::Pass);
@@ -167,5 +176,11 @@ async fn until_told(events: &mut Reader, kind: &str, clip: &str) -> Vec<String> 
 fn print_times(what: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    println!("{what}: {} requests, p50 {:?}, p99 {:?}, longest {:?}", times.len(), at(0.5), at(0.99), at(1.0));
+    println!(
+        "{what}: {} requests, p50 {:?}, p99 {:?}, longest {:?}",
+        times.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
 }

@@ -174,13 +174,19 @@ async fn files_are_published_whole_and_absent_is_not_unreadable() {
     let note = place.with_extension("json");
     publish::write_whole(&gate, &dir.0.join(".work"), &note, b"{}".to_vec()).await.unwrap();
     publish::write_whole(&gate, &dir.0.join(".work"), &note, b"{\"a\":1}".to_vec()).await.unwrap();
-    assert_eq!(publish::read_whole(&gate, &note).await.unwrap().as_deref(), Some(&b"{\"a\":1}"[..]));
+    assert_eq!(
+        publish::read_whole(&gate, &note).await.unwrap().as_deref(),
+        Some(&b"{\"a\":1}"[..])
+    );
     assert_eq!(fs::read_dir(place.parent().unwrap()).unwrap().count(), 2);
     assert!(publish::remove(&gate, &note).await.unwrap());
     assert!(!publish::remove(&gate, &note).await.unwrap());
     assert_eq!(publish::read_whole(&gate, &note).await.unwrap(), None);
     // a file where a directory should be: it cannot be said what is there
     let beneath = place.join("deeper.json");
-    assert_eq!(publish::read_whole(&gate, &beneath).await.unwrap_err().code(), Code::StorageUnavailable);
+    assert_eq!(
+        publish::read_whole(&gate, &beneath).await.unwrap_err().code(),
+        Code::StorageUnavailable
+    );
     assert!(publish::publish(&gate, &work, &place).await.unwrap_err().is_retryable());
 }

@@ -18,8 +18,8 @@ mod control;
 #[path = "faulty_store/passthrough.rs"]
 mod passthrough;
 
-pub use control::{Mode, Seen};
 use control::Control;
+pub use control::{Mode, Seen};
 use passthrough::Passthrough;
 
 /// Threads that serve the mount. When all hold a call, further calls wait in the kernel.
@@ -200,7 +200,8 @@ fn forget_the_dead() {
     for line in mounts.lines() {
         let mut words = line.split(' ');
         let (Some(name), Some(shown)) = (words.next(), words.next()) else { continue };
-        let dead = name.strip_prefix(NAME).is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        let dead =
+            name.strip_prefix(NAME).is_some_and(|pid| !Path::new("/proc").join(pid).exists());
         if dead {
             unmount(Path::new(shown));
         }

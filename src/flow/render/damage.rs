@@ -114,7 +114,8 @@ impl Attempt<'_> {
             cancel: self.cancel.clone(),
         };
         let ours = place.ours.clone();
-        let linked = stores::work(&self.deps.stores, Which::Clips, move || Ok(ours.exists())).await?;
+        let linked =
+            stores::work(&self.deps.stores, Which::Clips, move || Ok(ours.exists())).await?;
         let file = if linked { &place.ours } else { &place.original };
         verify::decodes(&ffmpeg(), file, &limits).await
     }

@@ -9,10 +9,7 @@ mod trimmed;
 
 pub(super) use tail::wait_for;
 
-use std::{
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

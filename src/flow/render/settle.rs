@@ -12,13 +12,13 @@ use crate::{
     },
     error::{Error, Result},
     flow::{
+        Deps,
         capture::{Clip, quota_exceeded},
         clip_files::{ClipFiles, write_record},
         crash,
         material::Material,
         outbox,
         stores::{self, Which},
-        Deps,
     },
     media::{
         cut::{CutOutcome, CutSpan},

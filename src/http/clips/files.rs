@@ -80,7 +80,13 @@ pub(super) async fn poster(
     let file = opened(&state, caller, &query, &ClipId::new(id), Kind::Poster).await?;
     // the poster is made with the video and never changes without it
     let tag = format!("{}.jpg", file.clip.checksum.as_deref().unwrap_or_default());
-    let sent = Sent { path: &file.path, which: Which::Clips, content_type: "image/jpeg", tag: &tag, save_as: None };
+    let sent = Sent {
+        path: &file.path,
+        which: Which::Clips,
+        content_type: "image/jpeg",
+        tag: &tag,
+        save_as: None,
+    };
     Ok(bytes::send(&state.deps, &method, &headers, sent).await?)
 }
 

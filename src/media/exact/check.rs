@@ -16,8 +16,7 @@ use crate::{
         compose::BASE,
         draft::Draft,
         ffmpeg::{Ffmpeg, Limits},
-        files,
-        ticks_to_micros,
+        files, ticks_to_micros,
     },
 };
 

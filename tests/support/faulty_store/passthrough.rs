@@ -17,9 +17,9 @@ use std::{
 };
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use rustix::{
     fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid},
@@ -193,7 +193,11 @@ impl Passthrough {
         self.control.admit(Call::Change)?;
         let opened = self.opened(handle)?;
         let (Opened::File(file) | Opened::Directory(file, _)) = &*opened;
-        if data_only { file.sync_data()? } else { file.sync_all()? }
+        if data_only {
+            file.sync_data()?
+        } else {
+            file.sync_all()?
+        }
         self.control.synced(self.path_of(file), inode.0);
         Ok(())
     }
@@ -313,7 +317,14 @@ impl Filesystem for Passthrough {
         answer!(reply, |target| reply.data(target.as_bytes()), read);
     }
 
-    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, to: &Path, reply: ReplyEntry) {
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: &Path,
+        reply: ReplyEntry,
+    ) {
         let made = self.control.admit(Call::Name).and_then(|_| {
             let parent = self.node(parent)?;
             rustix::fs::symlinkat(to, &*parent, name).map_err(sys)?;
@@ -486,11 +497,25 @@ impl Filesystem for Passthrough {
         reply.error(Errno::ENOSYS);
     }
 
-    fn fsync(&self, _: &Request, inode: INodeNo, handle: FileHandle, data: bool, reply: ReplyEmpty) {
+    fn fsync(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        data: bool,
+        reply: ReplyEmpty,
+    ) {
         answer!(reply, |()| reply.ok(), self.sync(inode, handle, data));
     }
 
-    fn fsyncdir(&self, _: &Request, inode: INodeNo, handle: FileHandle, data: bool, reply: ReplyEmpty) {
+    fn fsyncdir(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        data: bool,
+        reply: ReplyEmpty,
+    ) {
         answer!(reply, |()| reply.ok(), self.sync(inode, handle, data));
     }
 
@@ -521,22 +546,39 @@ impl Filesystem for Passthrough {
         reply.ok();
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         guard(&self.open).remove(&handle.0);
         reply.ok();
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let found = self.control.admit(Call::Look).and_then(|_| {
-            rustix::fs::statvfs(&self.real).map_err(sys)
-        });
+        let found = self
+            .control
+            .admit(Call::Look)
+            .and_then(|_| rustix::fs::statvfs(&self.real).map_err(sys));
         answer!(
             reply,
             |real| {
                 let unit = real.f_frsize.max(1);
                 let room = self.control.room().map_or(real.f_bavail, |bytes| bytes / unit);
                 let (free, small) = (real.f_bavail.min(room), u32::try_from(unit).unwrap_or(4096));
-                reply.statfs(real.f_blocks, free, free, real.f_files, real.f_ffree, small, 255, small);
+                reply.statfs(
+                    real.f_blocks,
+                    free,
+                    free,
+                    real.f_files,
+                    real.f_ffree,
+                    small,
+                    255,
+                    small,
+                );
             },
             found
         );
