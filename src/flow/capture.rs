@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Deps, authorize, crash, idempotency, index,
     material::Material,
-    outbox, shares,
+    outbox, probe, shares,
     stores::{self, Which},
 };
 use crate::{
@@ -121,8 +121,8 @@ async fn accept(
     if let Some(order) = &request.share {
         shares::check_order(deps, order, deps.clock.now())?;
     }
-    deps.stores.demand(Which::Buffer)?;
-    deps.stores.demand(Which::Clips)?;
+    probe::demand_readable(deps, Which::Buffer).await?;
+    probe::demand(deps, Which::Clips).await?;
     index::index_session(deps, &session.id).await?;
     let free_bytes = stores::space(deps, Which::Clips).await?.free;
 

@@ -22,7 +22,7 @@ use crate::{
     },
     error::{Error, Result},
     media::{
-        files::{Found, list_entries, read_plain},
+        files::{Found, Gate, list_entries, read_plain},
         publish,
     },
     store::clip::{self, Finished, Visibility},
@@ -34,8 +34,10 @@ pub(super) const MOST_RECORD: u64 = 1 << 20;
 const VERSION: u32 = 1;
 
 /// Where a clip's files are (or would be).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ClipFiles {
+    /// The way to them.
+    gate: Gate,
     /// The video.
     pub video: PathBuf,
     /// Its record.
@@ -57,6 +59,7 @@ impl ClipFiles {
         let root = &deps.config.storage.clips;
         let record = root.join(keys::sidecar_path(user, clip)?);
         Ok(ClipFiles {
+            gate: deps.stores.clips.gate.clone(),
             video: root.join(keys::clip_path(user, clip)?),
             tombstone: record.with_extension("deleted"),
             source: record.with_extension("source"),
@@ -70,10 +73,10 @@ impl ClipFiles {
     /// # Errors
     /// `storage_unavailable`.
     pub async fn entomb(&self) -> Result<bool> {
-        if publish::size(&self.record).await?.is_none() {
+        if publish::size(&self.gate, &self.record).await?.is_none() {
             return Ok(false);
         }
-        publish::publish(&self.record, &self.tombstone).await.map(|()| true)
+        publish::publish(&self.gate, &self.record, &self.tombstone).await.map(|()| true)
     }
 
     /// Undoes [`entomb`](Self::entomb).
@@ -81,10 +84,10 @@ impl ClipFiles {
     /// # Errors
     /// `storage_unavailable`.
     pub async fn exhume(&self) -> Result<()> {
-        if publish::size(&self.tombstone).await?.is_none() {
+        if publish::size(&self.gate, &self.tombstone).await?.is_none() {
             return Ok(());
         }
-        publish::publish(&self.tombstone, &self.record).await
+        publish::publish(&self.gate, &self.tombstone, &self.record).await
     }
 
     /// Removes what an attempt may have made of a clip that is `failed`; what it holds of another one stays.
@@ -93,7 +96,7 @@ impl ClipFiles {
     /// `storage_unavailable`.
     pub async fn remove_made(&self) -> Result<()> {
         for file in [&self.record, &self.poster, &self.video] {
-            publish::remove(file).await?;
+            publish::remove(&self.gate, file).await?;
         }
         Ok(())
     }
@@ -104,16 +107,16 @@ impl ClipFiles {
     /// # Errors
     /// `storage_unavailable`; call it again.
     pub async fn remove_all(&self) -> Result<u64> {
-        let size = publish::size(&self.video).await?.unwrap_or(0);
+        let size = publish::size(&self.gate, &self.video).await?.unwrap_or(0);
         for file in [&self.record, &self.poster, &self.video, &self.source, &self.tombstone] {
-            publish::remove(file).await?;
+            publish::remove(&self.gate, file).await?;
         }
         Ok(size)
     }
 
     /// Lets go of the clip this one was cut out of. What cannot be removed now the reaper removes.
     pub async fn release_source(&self) {
-        if let Err(error) = publish::remove(&self.source).await {
+        if let Err(error) = publish::remove(&self.gate, &self.source).await {
             tracing::warn!(error = error.chain(), "a held source stays for now");
         }
     }
@@ -299,7 +302,7 @@ pub async fn write_record(deps: &Deps, clip: &Clip) -> Result<()> {
     let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
     let bytes = serde_json::to_vec_pretty(&Record::of(deps, clip))
         .map_err(|error| Error::internal("writing a clip's record", error))?;
-    publish::write_whole(&deps.work_dir(), &files.record, bytes).await
+    publish::write_whole(&deps.stores.clips.gate, &deps.work_dir(), &files.record, bytes).await
 }
 
 /// How many clips of this instance lie in a store with their record and a video of the size that it names. Blocking.

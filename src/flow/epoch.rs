@@ -3,7 +3,10 @@
 
 use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
-use super::{Deps, crash, outbox};
+use super::{
+    Deps, crash, outbox,
+    stores::{self, Which},
+};
 use crate::{
     domain::{
         keys,
@@ -210,11 +213,13 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
 
 /// Our own directories before the egress starts: both sides can write, and we can delete.
 async fn make_directory(deps: &Deps, path: &str) -> Result<()> {
+    // what nothing is mounted on must not be filled up
+    stores::demand_ours(deps, Which::Buffer).await?;
     let root = deps.config.storage.buffer.clone();
     let target = root.join(path);
     let mode = deps.config.storage.buffer_dir_mode;
     let gid = deps.config.storage.buffer_gid;
-    let work = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let mut made = make_tree(&root, &target, mode, gid);
         // a level that was empty for a moment may have been tidied away under our hands
         for _ in 0..LEVELS_LOST {
@@ -226,13 +231,9 @@ async fn make_directory(deps: &Deps, path: &str) -> Result<()> {
             }
         }
         made
-    });
-    match tokio::time::timeout(DIRECTORY_DEADLINE, work).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(unavailable().because(error)),
-        Ok(Err(panic)) => Err(Error::internal("making an epoch's directory", panic)),
-        Err(_) => Err(unavailable()),
-    }
+    };
+    let made = deps.stores.buffer.gate.run(DIRECTORY_DEADLINE, work).await;
+    made.map_err(|trouble| unavailable().because(trouble))
 }
 
 fn unavailable() -> Error {

@@ -5,6 +5,7 @@ use super::{
     capture::{self, GapPolicy},
     index,
     material::Material,
+    probe,
     stores::Which,
 };
 use crate::{
@@ -47,7 +48,7 @@ pub async fn estimate(
     arrived_at: Timestamp,
 ) -> Result<Estimate> {
     capture::load_own(deps, caller, id).await?;
-    deps.stores.demand(Which::Buffer)?;
+    probe::demand_readable(deps, Which::Buffer).await?;
     index::index_session(deps, id).await?;
     let material = Material::load(deps.db.conn(), id).await?;
     let resolved = capture::resolve(deps, &material.session, request, arrived_at)?;

@@ -17,7 +17,7 @@ use super::{
     Deps, capture,
     links::{self, Link, Scope, SignedQuery, Viewer},
     material::Material,
-    preview, render,
+    preview, probe, render,
     stores::{self, Which},
     turns::Turns,
     work::busy,
@@ -113,7 +113,7 @@ pub async fn filmstrip(
     count: Option<u32>,
 ) -> Result<Strip> {
     let session = capture::load_own(deps, caller, id).await?;
-    deps.stores.demand(Which::Buffer)?;
+    probe::demand_readable(deps, Which::Buffer).await?;
     let count = count.unwrap_or(USUAL);
     if !(1..=MOST).contains(&count) {
         return Err(Error::invalid_field("count", format!("must be from 1 to {MOST}")));

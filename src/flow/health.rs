@@ -9,13 +9,13 @@ use tokio::{
 };
 
 use super::{
-    Deps, probe,
+    Deps, probe, render,
     stores::{Space, Which},
 };
 use crate::{
     domain::text_enum::text_enum,
     error::{Error, Result},
-    media::ffmpeg::{Ffmpeg, Installed, Limits},
+    media::ffmpeg::{Installed, Limits},
     store::{self, Engine},
 };
 
@@ -86,12 +86,18 @@ pub async fn store(deps: &Deps, which: Which) -> FoundStore {
     let last = deps.stores.get(which).last().filter(|probed| probed.at >= recent);
     let probed = match last {
         Some(probed) => Ok(probed),
-        None => timeout(DEADLINE, probe::ask(deps, which)).await,
+        // within its own deadline; a moment longer, so that it is the probe that says what is wrong
+        None => timeout(probe::LIMIT + Duration::from_secs(1), probe::ask(deps, which)).await,
     };
     match probed {
         Ok(probed) => FoundStore {
             found: Found {
-                status: if probed.trouble.is_none() { Status::Ok } else { Status::Fail },
+                status: match (&probed.trouble, probed.readable) {
+                    (None, _) => Status::Ok,
+                    // full or read-only: what is there is served
+                    (Some(_), true) => Status::Degraded,
+                    (Some(_), false) => Status::Fail,
+                },
                 latency: probed.took,
                 trouble: probed.trouble,
             },
@@ -113,13 +119,26 @@ pub async fn livekit(deps: &Deps) -> Found {
     .await
 }
 
-/// FFmpeg's version and whether it can do what we need, asked once per process that found it.
+/// Whether FFmpeg does what it is given, now: it may vanish, hang, crash or answer rubbish at any time.
+///
+/// # Errors
+/// `ffmpeg_failed`, `cancelled`.
+pub async fn prove_ffmpeg(deps: &Deps) -> Result<()> {
+    let limits = Limits { deadline: DEADLINE, stall: DEADLINE, cancel: deps.stop.child_token() };
+    render::ffmpeg().prove(&limits).await
+}
+
+/// FFmpeg's version, whether it can do what we need (asked once per process that found it) and whether it works now.
 pub async fn ffmpeg(deps: &Deps) -> (Found, Option<String>) {
     static INSTALLED: OnceCell<Installed> = OnceCell::const_new();
     let begun = Instant::now();
     let limits = Limits { deadline: DEADLINE, stall: DEADLINE, cancel: deps.stop.child_token() };
-    let ffmpeg = Ffmpeg::new("ffmpeg");
-    let installed = INSTALLED.get_or_try_init(|| ffmpeg.check(&limits)).await;
+    let ffmpeg = render::ffmpeg();
+    let installed = async {
+        prove_ffmpeg(deps).await?;
+        INSTALLED.get_or_try_init(|| ffmpeg.check(&limits)).await
+    };
+    let installed = installed.await;
     let latency = begun.elapsed();
     let fail = |trouble: String| Found { status: Status::Fail, latency, trouble: Some(trouble) };
     match installed {
@@ -130,8 +149,11 @@ pub async fn ffmpeg(deps: &Deps) -> (Found, Option<String>) {
             (fail(format!("FFmpeg lacks: {}.", missing.join(", "))), Some(version.clone()))
         }
         Err(error) => {
-            tracing::debug!(error = error.chain(), "FFmpeg does not answer");
-            (fail("FFmpeg does not answer.".to_owned()), None)
+            tracing::debug!(error = error.chain(), "FFmpeg does not work");
+            (
+                fail("FFmpeg does not work.".to_owned()),
+                INSTALLED.get().map(|was| was.version.clone()),
+            )
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod poster;
 pub mod preview;
 pub mod probe;
 pub mod rate_limit;
+pub mod reading;
 pub mod reap;
 pub mod reconcile;
 pub mod render;

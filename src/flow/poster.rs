@@ -3,11 +3,11 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Deps, capture::Clip, clip_files::ClipFiles, render, stores::Which, work::busy};
+use super::{Deps, capture::Clip, clip_files::ClipFiles, probe, render, stores::Which, work::busy};
 use crate::{
     domain::{id::ClipId, lifecycle::ClipStatus},
     error::{Code, Error, Result},
-    media::{ffmpeg::Limits, poster, publish},
+    media::{ffmpeg::Limits, files::remove_aside, poster, publish},
     store::{self, clip},
 };
 
@@ -47,10 +47,10 @@ pub async fn demand(deps: &Deps, clip: &Clip) -> Result<()> {
     if clip.has_poster {
         return Ok(());
     }
-    deps.stores.demand(Which::Clips)?;
+    probe::demand(deps, Which::Clips).await?;
     // without a video nobody has to wait for a place
     let files = ClipFiles::of(deps, &clip.user_id, &clip.id)?;
-    if publish::size(&files.video).await?.is_none() {
+    if publish::size(&deps.stores.clips.gate, &files.video).await?.is_none() {
         return Err(Error::new(Code::FileMissing, "The clip's file is not there."));
     }
     let (owned, clip) = (deps.clone(), clip.clone());
@@ -82,7 +82,7 @@ async fn made(deps: &Deps, clip: &Clip, longest: Duration) -> Result<()> {
     let kept = keep(deps, &clip.id, &draft, &files.poster).await;
     if kept.is_err() {
         // the sweep of the work directory finds what stays
-        let _ = tokio::fs::remove_file(&draft).await;
+        remove_aside(&draft);
     }
     kept
 }
@@ -92,8 +92,8 @@ async fn keep(deps: &Deps, id: &ClipId, draft: &Path, place: &Path) -> Result<()
     let tx = deps.db.begin().await?;
     if !clip::set_poster(&tx, id).await? {
         store::rollback(tx).await?;
-        return publish::remove(draft).await.map(drop);
+        return publish::remove(&deps.stores.clips.gate, draft).await.map(drop);
     }
-    publish::publish(draft, place).await?;
+    publish::publish(&deps.stores.clips.gate, draft, place).await?;
     store::commit(tx).await
 }

@@ -11,6 +11,7 @@ use super::{
     Deps, capture,
     links::{self, Link, Scope, SignedQuery, Viewer},
     material::Material,
+    reading::Readable,
     stores::{self, Which},
 };
 use crate::{
@@ -41,9 +42,7 @@ pub enum Access<'a> {
 #[derive(Debug)]
 pub struct Segment {
     /// The file, open.
-    pub file: std::fs::File,
-    /// Bytes of it.
-    pub size: u64,
+    pub file: Readable,
     /// Names these bytes.
     pub tag: String,
 }
@@ -204,7 +203,7 @@ pub async fn segment(
         Opened::File(file, size) => {
             // a file never changes once it is indexed
             let tag = format!("{id}-{epoch}-{number}-{size}");
-            Ok(Segment { file, size, tag })
+            Ok(Segment { file: Readable::new(deps, Which::Buffer, file, size), tag })
         }
         Opened::Absent | Opened::NotOurs => Err(absent()),
     }

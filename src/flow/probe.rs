@@ -12,12 +12,15 @@ use serde::Serialize;
 
 use super::{
     Deps,
-    stores::{MARKER, Probed, Space, Which, space_of},
+    stores::{MARKER, Probed, Space, Which, space_of, unavailable},
 };
-use crate::media::files::{Found, Trouble, read_plain, remove_plain};
+use crate::{
+    error::{Code, Error, Result},
+    media::files::{Found, Trouble, read_plain, remove_plain},
+};
 
 /// How long a store may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
+pub const LIMIT: Duration = Duration::from_secs(3);
 
 /// What a pass found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -49,9 +52,9 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
         name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).collect();
     // a probe that hangs keeps one place of the gate; once all are gone, later probes fail without a thread
     let answer = store.gate.run(LIMIT, move || try_out(&root, &name)).await;
-    let (space, trouble) = match answer {
-        Ok(space) => (Some(space), None),
-        Err(trouble) => (None, Some(words(&trouble))),
+    let (space, readable, trouble) = match answer {
+        Ok(TriedOut { space, unwritable }) => (Some(space), true, unwritable),
+        Err(trouble) => (None, false, Some(words(&trouble))),
     };
     let usable = trouble.is_none();
     let was_usable = before.as_ref().is_none_or(|before| before.trouble.is_none());
@@ -79,9 +82,62 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
     } else {
         0.0
     });
-    let probed = Probed { at: deps.clock.now(), took: began.elapsed(), trouble, space };
+    let probed = Probed { at: deps.clock.now(), took: began.elapsed(), trouble, readable, space };
     store.keep(probed.clone());
     probed
+}
+
+/// How long trouble is believed without asking again.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// What is wrong with a store as far as is known; trouble that may have passed is asked for again.
+async fn known_trouble(deps: &Deps, which: Which) -> Option<Probed> {
+    let last = deps.stores.get(which).last().filter(|probed| probed.trouble.is_some())?;
+    let recent = last.at >= deps.clock.now().minus(RECENT);
+    let now = if recent { last } else { ask(deps, which).await };
+    now.trouble.is_some().then_some(now)
+}
+
+/// Refuses what needs the store while it is known to be unusable.
+///
+/// # Errors
+/// [`Code::StorageUnavailable`], or [`Code::InsufficientDisk`] of one that is full.
+pub async fn demand(deps: &Deps, which: Which) -> Result<()> {
+    let Some(probed) = known_trouble(deps, which).await else { return Ok(()) };
+    let trouble = probed.trouble.unwrap_or_default();
+    if says_full(&trouble) {
+        let detail = format!("The {} store is full.", which.as_str());
+        return Err(Error::new(Code::InsufficientDisk, detail).because(trouble));
+    }
+    Err(unavailable(which, trouble))
+}
+
+/// Refuses what only reads from the store while it is known that it cannot be read.
+///
+/// # Errors
+/// [`Code::StorageUnavailable`].
+pub async fn demand_readable(deps: &Deps, which: Which) -> Result<()> {
+    match known_trouble(deps, which).await.filter(|probed| !probed.readable) {
+        Some(probed) => Err(unavailable(which, probed.trouble.unwrap_or_default())),
+        None => Ok(()),
+    }
+}
+
+/// Whether a store can be written now; an answer of a moment ago will do.
+pub async fn is_writable(deps: &Deps, which: Which) -> bool {
+    let recent = deps.clock.now().minus(RECENT);
+    let last = deps.stores.get(which).last().filter(|probed| probed.at >= recent);
+    match last {
+        Some(probed) => probed.trouble.is_none(),
+        None => ask(deps, which).await.trouble.is_none(),
+    }
+}
+
+/// The system's words for a full disk or quota, also out of FFmpeg's mouth.
+pub fn says_full(words: &str) -> bool {
+    ["No space left on device", "os error 28", "Disk quota exceeded"]
+        .iter()
+        .any(|full| words.contains(full))
 }
 
 fn words(trouble: &Trouble) -> String {
@@ -91,19 +147,33 @@ fn words(trouble: &Trouble) -> String {
     }
 }
 
-fn try_out(root: &Path, name: &str) -> io::Result<Space> {
+/// How a store that can be read was found.
+struct TriedOut {
+    space: Space,
+    /// Why nothing can be written.
+    unwritable: Option<String>,
+}
+
+fn try_out(root: &Path, name: &str) -> io::Result<TriedOut> {
     if !root.join(MARKER).is_file() {
         return Err(io::Error::other("its marker is not there: nothing is mounted"));
     }
-    let path = root.join(name);
-    remove_plain(&path)?;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let written = try_to_write(&root.join(name), name);
+    Ok(TriedOut {
+        space: space_of(root)?,
+        unwritable: written.err().map(|error| error.to_string()),
+    })
+}
+
+fn try_to_write(path: &Path, name: &str) -> io::Result<()> {
+    remove_plain(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path)?;
     let wrote = file.write_all(name.as_bytes()).and_then(|()| file.sync_all());
-    let read = read_plain(&path, 4096);
-    remove_plain(&path)?;
+    let read = read_plain(path, 4096);
+    remove_plain(path)?;
     wrote?;
     if read? != Found::Bytes(name.as_bytes().to_vec()) {
         return Err(io::Error::other("what was read back is not what was written"));
     }
-    space_of(root)
+    Ok(())
 }

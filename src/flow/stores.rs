@@ -67,8 +67,10 @@ pub struct Probed {
     pub at: Timestamp,
     /// How long it took to write, read and delete a small file.
     pub took: Duration,
-    /// Why it cannot be used; `None` = it can.
+    /// Why it cannot be used as a whole; `None` = it can.
     pub trouble: Option<String>,
+    /// Whether it can be read at least: one that is full or read-only can.
+    pub readable: bool,
     /// Free and total bytes of its file system, where it answered.
     pub space: Option<Space>,
 }
@@ -99,23 +101,21 @@ impl Stores {
             Which::Clips => &self.clips,
         }
     }
-
-    /// Refuses what needs the store while the probe finds it unusable.
-    ///
-    /// # Errors
-    /// [`Code::StorageUnavailable`].
-    pub fn demand(&self, which: Which) -> Result<()> {
-        match self.get(which).last() {
-            Some(Probed { trouble: Some(trouble), .. }) => Err(unavailable(which, trouble)),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Store {
     /// How it was last found; `None` before the first probe.
     pub fn last(&self) -> Option<Probed> {
         self.last.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    /// The code of what was wrong with it when it was last asked.
+    pub fn trouble_code(&self) -> Option<Code> {
+        let trouble = self.last()?.trouble?;
+        Some(match super::probe::says_full(&trouble) {
+            true => Code::InsufficientDisk,
+            false => Code::StorageUnavailable,
+        })
     }
 
     /// Keeps how it was found.

@@ -18,7 +18,7 @@ use super::{
     capture::{self, GapPolicy},
     index,
     material::Material,
-    render,
+    probe, render,
     stores::{self, Which},
     work,
 };
@@ -102,7 +102,7 @@ pub async fn stream(
     let session = capture::load_own(deps, caller, id).await?;
     let community = session.community_id.as_ref();
     authorize::require(deps, caller, Permission::CaptureReplay, community).await?;
-    deps.stores.demand(Which::Buffer)?;
+    probe::demand_readable(deps, Which::Buffer).await?;
     let turn = deps.places.begin_stream(&caller.user_id)?;
     index::index_session(deps, id).await?;
     // whoever asked may leave at any moment; once pinned there is somebody who lets go again

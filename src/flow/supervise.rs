@@ -6,7 +6,10 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use futures::{StreamExt, stream};
 
-use super::{Deps, egress_fact, epoch as epoch_flow, index, outbox, place};
+use super::{
+    Deps, egress_fact, epoch as epoch_flow, index, outbox, place, probe,
+    stores::{self, Which},
+};
 use crate::{
     domain::{
         id::{RoomName, SessionId},
@@ -137,7 +140,12 @@ async fn look_at_disk(
     deps: &Deps,
     session: &session::Model,
 ) -> Result<Option<(session::Model, Vec<epoch::Model>)>> {
-    if let Err(error) = index::index_session(deps, &session.id).await {
+    // where nothing is mounted every egress seems to be dead
+    let indexed = async {
+        stores::demand_ours(deps, Which::Buffer).await?;
+        index::index_session(deps, &session.id).await
+    };
+    if let Err(error) = indexed.await {
         tracing::warn!(session.id = %session.id, error = ?error, "could not look for segments");
         return Ok(None);
     }
@@ -234,6 +242,13 @@ async fn carry_out(
             None => Ok(()),
         },
         Step::StartEpoch => match found {
+            // one that replaces another waits for the store: no attempt is spent on a disk without room
+            Some(_)
+                if session.restart_attempts > 0
+                    && !probe::is_writable(deps, Which::Buffer).await =>
+            {
+                Ok(())
+            }
             Some(found) => start_epoch(deps, session, found).await,
             None => Ok(()),
         },

@@ -15,7 +15,7 @@ use super::{
     audit_log::Signed,
     capture::{self, Clip, Visibility},
     clip_files::ClipFiles,
-    crash, idempotency, library, outbox,
+    crash, idempotency, library, outbox, probe,
     stores::{self, FILE_LIMIT, Which},
 };
 use crate::{
@@ -69,7 +69,7 @@ pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip
         request.end_seconds,
         source.duration_us.unwrap_or_default(),
     )?;
-    deps.stores.demand(Which::Clips)?;
+    probe::demand(deps, Which::Clips).await?;
     let video = ClipFiles::of(deps, &source.user_id, &source.id)?.video;
     let needed = needed_bytes(deps, &video, part).await?;
     let row = clip_row(&source, &request, part, needed, deps.clock.now())?;
@@ -148,7 +148,7 @@ pub(super) async fn retry(deps: &Deps, failed: &Clip, told: Option<Signed>) -> R
         return Err(Error::new(Code::ClipNotReady, "Only a failed clip can be tried again."));
     }
     // under the row's lock, so that the reaper does not let go of it any more
-    if publish::size(&files.source).await?.is_none() {
+    if publish::size(&deps.stores.clips.gate, &files.source).await?.is_none() {
         return Err(gone());
     }
     capture::reserve(&tx, deps, &failed.user_id, reserved, now).await?;

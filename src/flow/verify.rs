@@ -262,7 +262,9 @@ async fn lose(deps: &Deps, tx: &store::Tx, row: &clip::Model) -> Result<bool> {
 async fn find_again(deps: &Deps, tx: &store::Tx, row: &clip::Model) -> Result<bool> {
     let now = deps.clock.now();
     let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
-    let size = publish::size(&files.video).await?.and_then(|size| i64::try_from(size).ok());
+    let size = publish::size(&deps.stores.clips.gate, &files.video)
+        .await?
+        .and_then(|size| i64::try_from(size).ok());
     let Some(size) = size else { return Ok(false) };
     let default = deps.config.limits.user_quota_bytes;
     if quota::reserve(tx, &row.user_id, size, default, now).await?.is_err()

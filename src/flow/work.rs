@@ -12,7 +12,7 @@ use super::{
     Deps,
     capture::Clip,
     clip_files::ClipFiles,
-    crash, kept, outbox, probe,
+    crash, health, kept, outbox, probe,
     stores::{self, Which},
 };
 use crate::{
@@ -29,10 +29,10 @@ pub use crate::store::job::Model as Job;
 
 /// How long a lease lasts without renewal: what a job waits at most after its worker died.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// How long a clip that was accepted waits for a store that cannot be used, from its acceptance.
-const STORE_PATIENCE: Duration = Duration::from_secs(3600);
+/// How long a clip that was accepted waits until the machine is well again, from its acceptance.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// How soon it is tried again.
-const STORE_AGAIN: Duration = Duration::from_secs(5);
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How often a lease is renewed.
 pub const RENEW: Duration = Duration::from_secs(10);
 
@@ -225,7 +225,9 @@ pub async fn failed(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
         return Ok(());
     }
     let attempts = job.attempts + 1;
-    if error.is_retryable() && attempts < job.max_attempts {
+    // what ends a process or breaks off a call once need not do so twice
+    let may_pass = matches!(error.code(), Code::FfmpegFailed | Code::Internal);
+    if (error.is_retryable() || may_pass) && attempts < job.max_attempts {
         let now = deps.clock.now();
         let due = now.plus(back_off(attempts));
         let back = Back::Failed(error.chain());
@@ -239,43 +241,85 @@ pub async fn failed(deps: &Deps, leased: &Leased, error: &Error) -> Result<()> {
     give_up(deps, leased, error).await
 }
 
-/// Whether the attempt failed while a store cannot be used, or has no room for what was promised: whatever it said of
-/// itself, the clip is not to blame, and what was accepted is made when the store is back. The job waits then, and
-/// nothing counts.
+/// What an attempt was hindered by.
+struct Hindrance {
+    /// Shown with the clip while it waits.
+    code: Code,
+    /// For people, without secrets.
+    detail: &'static str,
+    /// For the log.
+    reason: String,
+}
+
+/// Whether the attempt failed while the machine was at fault: a store that cannot be used or has no room for what was
+/// promised, an FFmpeg that does not work. Whatever it said of itself, the clip is not to blame, and what was accepted is
+/// made when the machine is well again. The job waits then, and nothing counts.
 async fn hindered(deps: &Deps, leased: &Leased, error: &Error) -> Result<bool> {
     let (job, now) = (&leased.job, deps.clock.now());
     let may_be =
         matches!(error.code(), Code::StorageUnavailable | Code::FfmpegFailed | Code::Internal);
-    if !may_be || now > job.created_at.plus(STORE_PATIENCE) {
+    if !may_be || now > job.created_at.plus(PATIENCE) {
         return Ok(false);
     }
     let promised = match &job.clip_id {
         Some(id) => clip::find(deps.db.conn(), id).await?.map_or(0, |clip| clip.reserved_bytes),
         None => 0,
     };
+    let Some(hindrance) = hindrance(deps, promised.unsigned_abs(), error).await else {
+        return Ok(false);
+    };
+    let Hindrance { code, detail, reason } = hindrance;
+    let due = now.plus(TRY_AGAIN);
+    let back = Back::Hindered(format!("{reason}; {}", error.chain()));
+    let tx = deps.db.begin().await?;
+    let given = job::give_back(&tx, job, &leased.owner, due, back, now).await?;
+    if let Some(id) = job.clip_id.as_ref().filter(|_| given) {
+        clip::set_waits_for(&tx, id, code.as_str(), detail, now).await?;
+    }
+    store::commit(tx).await?;
+    tracing::warn!(
+        job.id = %job.id, given, code = code.as_str(), reason, error = error.chain(),
+        "a capture waits until the machine is well again"
+    );
+    Ok(given)
+}
+
+/// What is wrong with the machine now, if anything is.
+async fn hindrance(deps: &Deps, promised: u64, error: &Error) -> Option<Hindrance> {
     let (buffer, clips) =
         futures::join!(probe::ask(deps, Which::Buffer), probe::ask(deps, Which::Clips));
-    let full = clips.space.is_some_and(|space| space.free < promised.unsigned_abs());
-    let mut trouble = buffer.trouble.or(clips.trouble);
+    // what is recorded is only read
+    let mut trouble = buffer.trouble.filter(|_| !buffer.readable).or(clips.trouble);
     if trouble.is_none() {
         let work_dir = deps.work_dir();
         let made = move || std::fs::create_dir_all(work_dir);
         let made = stores::work(&deps.stores, Which::Clips, made).await;
         trouble = made.err().map(|error| error.chain());
     }
-    let trouble = match trouble {
-        Some(trouble) => trouble,
-        None if full => "the clip store has no room for the clip".to_owned(),
-        None => return Ok(false),
-    };
-    let due = now.plus(STORE_AGAIN);
-    let back = Back::Hindered(format!("{trouble}; {}", error.chain()));
-    let given = job::give_back(deps.db.conn(), job, &leased.owner, due, back, now).await?;
-    tracing::warn!(
-        job.id = %job.id, given, reason = trouble, error = error.chain(),
-        "a capture waits for its store"
-    );
-    Ok(given)
+    let small = clips.space.is_some_and(|space| space.free < promised);
+    if small || probe::says_full(trouble.as_deref().unwrap_or(&error.chain())) {
+        return Some(Hindrance {
+            code: Code::InsufficientDisk,
+            detail: "The clip store is full; the clip is made when there is room.",
+            reason: trouble.unwrap_or_else(|| "no room for the clip".to_owned()),
+        });
+    }
+    if let Some(reason) = trouble {
+        return Some(Hindrance {
+            code: Code::StorageUnavailable,
+            detail: "A store cannot be used at the moment; the clip is made when it is back.",
+            reason,
+        });
+    }
+    if error.code() != Code::FfmpegFailed {
+        return None;
+    }
+    let proof = health::prove_ffmpeg(deps).await.err()?;
+    Some(Hindrance {
+        code: Code::FfmpegFailed,
+        detail: "FFmpeg does not work at the moment; the clip is made when it does.",
+        reason: proof.chain(),
+    })
 }
 
 /// 1 s, 4 s, 9 s, …

@@ -2,19 +2,22 @@
 //!
 //! Several ranges at once and units other than bytes are ignored, which RFC 9110 allows: the whole file is sent.
 
-use std::io::SeekFrom;
-
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
+use bytes::Bytes;
+use futures::{Stream, stream};
 
 use crate::{
     domain::range::{Wanted, parse_range},
     error::{Code, Error, Result},
+    flow::{
+        Deps,
+        reading::{self, Readable},
+        stores::Which,
+    },
 };
 
 /// Read from disk at once.
@@ -25,6 +28,8 @@ const CHUNK: usize = 128 * 1024;
 pub struct Sent<'a> {
     /// Where it is.
     pub path: &'a std::path::Path,
+    /// In which store.
+    pub which: Which,
     /// `video/mp4`.
     pub content_type: &'static str,
     /// Changes whenever the bytes do; without quotes.
@@ -37,9 +42,7 @@ pub struct Sent<'a> {
 #[derive(Debug)]
 pub struct Open<'a> {
     /// It.
-    pub file: tokio::fs::File,
-    /// Bytes of it.
-    pub size: u64,
+    pub file: Readable,
     /// `video/mp2t`.
     pub content_type: &'static str,
     /// Changes whenever the bytes do; without quotes.
@@ -69,35 +72,51 @@ enum Head {
 ///
 /// # Errors
 /// `file_missing` if it is not there, `storage_unavailable` if it cannot be read.
-pub async fn send(method: &Method, headers: &HeaderMap, sent: Sent<'_>) -> Result<Response> {
-    let file = tokio::fs::File::open(sent.path).await.map_err(unreadable)?;
-    let size = file.metadata().await.map_err(unreadable)?.len();
-    let open = Open { file, size, content_type: sent.content_type, tag: sent.tag };
-    send_open(method, headers, open, sent.save_as).await
+pub async fn send(
+    deps: &Deps,
+    method: &Method,
+    headers: &HeaderMap,
+    sent: Sent<'_>,
+) -> Result<Response> {
+    let file = reading::open(deps, sent.which, sent.path.to_owned()).await?;
+    let open = Open { file, content_type: sent.content_type, tag: sent.tag };
+    Ok(send_open(method, headers, open, sent.save_as))
 }
 
-/// [`send`] of a file that is open already.
-///
-/// # Errors
-/// `storage_unavailable` if it cannot be read.
-pub async fn send_open(
+/// [`send`] of a file that is open already. A body whose file cannot be read on is broken off.
+pub fn send_open(
     method: &Method,
     headers: &HeaderMap,
     open: Open<'_>,
     save_as: Option<&str>,
-) -> Result<Response> {
-    let Open { mut file, size, content_type, tag } = open;
-    let (status, mut answer, from, length) = match head(method, headers, size, tag, content_type) {
+) -> Response {
+    let Open { file, content_type, tag } = open;
+    let head = head(method, headers, file.size(), tag, content_type);
+    let (status, mut answer, from, length) = match head {
         Head::Bare(mut response) => {
             name_it(response.headers_mut(), save_as);
-            return Ok(response);
+            return response;
         }
         Head::Body(status, answer, from, length) => (status, answer, from, length),
     };
     name_it(&mut answer, save_as);
-    file.seek(SeekFrom::Start(from)).await.map_err(unreadable)?;
-    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
-    Ok((status, answer, body).into_response())
+    (status, answer, Body::from_stream(pieces(file, from, length))).into_response()
+}
+
+/// These bytes of a file; an error where it ends before them, because their number was told.
+fn pieces(file: Readable, from: u64, length: u64) -> impl Stream<Item = Result<Bytes>> {
+    stream::try_unfold((file, from, length), async |(file, at, left)| {
+        if left == 0 {
+            return Ok(None);
+        }
+        let wanted = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        let piece = file.piece(at, wanted).await?;
+        let count = piece.len() as u64;
+        if count == 0 {
+            return Err(Error::internal("sending a file", "it became shorter meanwhile"));
+        }
+        Ok(Some((piece, (file, at + count, left - count))))
+    })
 }
 
 /// [`send`] of what is in memory.
@@ -165,13 +184,6 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
-}
-
-fn unreadable(error: std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::NotFound {
-        return Error::new(Code::FileMissing, "The file of this clip is gone.").because(error);
-    }
-    Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.").because(error)
 }
 
 /// `If-None-Match` names the file as it is.

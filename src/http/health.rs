@@ -55,7 +55,7 @@ async fn ready(State(state): State<AppState>) -> Answer<Json<Alive>> {
         return Err(Error::new(Code::Draining, "The service is shutting down.").into());
     }
     let checks = health::readiness(&state.deps).await;
-    if checks.iter().all(|(_, found)| found.status == Status::Ok) {
+    if checks.iter().all(|(_, found)| found.status != Status::Fail) {
         return Ok(Json(Alive { status: "ok" }));
     }
     let checks: serde_json::Map<String, Value> = checks

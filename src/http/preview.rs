@@ -117,9 +117,8 @@ async fn segment(
     let by = By::of(caller, query)?;
     let (id, of) = (SessionId::new(id), of.c.map(ClipId::new));
     let found = preview::segment(&state.deps, by.access(), &id, &name, of.as_ref()).await?;
-    let file = tokio::fs::File::from_std(found.file);
-    let open = Open { file, size: found.size, content_type: "video/mp2t", tag: &found.tag };
-    Ok(bytes::send_open(&method, &headers, open, None).await?)
+    let open = Open { file: found.file, content_type: "video/mp2t", tag: &found.tag };
+    Ok(bytes::send_open(&method, &headers, open, None))
 }
 
 /// By what this request comes. A signed link counts before a token: players send both when a page is signed in.

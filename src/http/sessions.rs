@@ -18,12 +18,13 @@ use crate::{
     access::Caller,
     domain::{
         id::{CommunityId, Identity, RoomName, SessionId, TrackId},
+        lifecycle::SessionStatus,
         names,
         selection::Gap,
         sizes::Quality,
         time::Timestamp,
     },
-    error::Error,
+    error::{Code, Error},
     flow::{self, Deps, admin::Session, show::Shown, start::StartRequest, start::Starter},
 };
 
@@ -109,6 +110,10 @@ pub struct SessionBody {
     quality: String,
     /// `starting`, `active`, `degraded`, `stopping`, `stopped` or `failed`.
     status: String,
+    /// Of a `degraded` one: `insufficient_disk` or `storage_unavailable` where it is the buffer store that stands in the
+    /// way, else `recording_interrupted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    degraded_reason: Option<&'static str>,
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +187,11 @@ impl SessionBody {
         let preview = flow::preview::session_query(deps, caller, &session);
         let root = address(deps, &format!("/sessions/{}/preview.m3u8", session.id));
         let admin = epoch.as_ref().filter(|_| for_admin);
+        let degraded = (session.status == SessionStatus::Degraded).then(|| {
+            deps.stores.buffer.trouble_code().map_or("recording_interrupted", Code::as_str)
+        });
         SessionBody {
+            degraded_reason: degraded,
             preview_url: preview.map(|query| format!("{root}?{query}")),
             segment_path: admin.map(|epoch| epoch.path.clone()),
             delay_ms: admin.and_then(|epoch| epoch.delay_ms),

@@ -13,7 +13,7 @@ use super::{
     error::Answer,
     extract::Path,
 };
-use crate::flow::shares;
+use crate::flow::{shares, stores::Which};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(video))
@@ -39,12 +39,13 @@ async fn video(
     let file = shares::open(&state.deps, &secret).await?;
     let sent = Sent {
         path: &file.path,
+        which: Which::Clips,
         content_type: "video/mp4",
         tag: file.clip.checksum.as_deref().unwrap_or_default(),
         // shown in place: who opens the link wants to see it
         save_as: None,
     };
-    let mut response = bytes::send(&method, &headers, sent).await?;
+    let mut response = bytes::send(&state.deps, &method, &headers, sent).await?;
     // the address is a secret: no search engine keeps it, no page it leads to learns it
     let answer = response.headers_mut();
     answer.insert("x-robots-tag", HeaderValue::from_static("noindex, nofollow"));

@@ -391,7 +391,8 @@ impl Job<'_> {
         let path = draft.path().to_owned();
         let (encode, duration) = (plan.encode, plan.duration);
         let sound_lead = composed.sound_lead;
-        let work = tokio::task::spawn_blocking(move || {
+        let patient = verify::patient(&self.limits());
+        let work = native::run(&patient, move |_| {
             let read = mp4::read(&path)?;
             let edits: Vec<_> = read
                 .tracks
@@ -400,9 +401,7 @@ impl Job<'_> {
                 .collect();
             mp4::patch(&path, &edits)
         });
-        work.await
-            .map_err(|error| Error::internal("correcting a clip", error))?
-            .map_err(|error| failed("The finished video is not as expected.", error))
+        work.await?.map_err(|error| failed("The finished video is not as expected.", error))
     }
 }
 

@@ -1,8 +1,15 @@
 //! Work files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use super::files::{beside, remove_aside};
 use crate::error::{Error, Result};
+
+/// For a look at one.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A work file that is removed unless it is kept.
 #[derive(Debug)]
@@ -25,8 +32,9 @@ impl Draft {
 
     /// In bytes.
     pub async fn size(&self) -> Result<u64> {
-        let meta = tokio::fs::metadata(&self.name).await;
-        Ok(meta.map_err(|error| Error::internal("measuring a clip", error))?.len())
+        let name = self.name.clone();
+        let size = beside(LIMIT, move || Ok(std::fs::metadata(name)?.len())).await;
+        size.map_err(|error| Error::internal("measuring a clip", error))
     }
 
     /// The file is somebody else's from now on.
@@ -39,8 +47,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
-            // absent if nobody had begun to write
-            let _ = std::fs::remove_file(path);
+            remove_aside(&path);
         }
     }
 }

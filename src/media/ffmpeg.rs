@@ -103,6 +103,33 @@ impl Ffmpeg {
         Ok(Installed { version, missing })
     }
 
+    /// Whether the program does what it is for: it is given one picture and must tell its checksum. One that is missing,
+    /// hangs, crashes or answers rubbish is found in the time of its start.
+    ///
+    /// # Errors
+    /// `ffmpeg_failed` with what is wrong as the private cause, `cancelled`.
+    pub async fn prove(&self, limits: &Limits) -> Result<()> {
+        const PICTURE: [u8; 64] = [0x5a; 64];
+        let mut command = FfmpegCommand::new_with_path(&self.program);
+        command.args(["-hide_banner", "-nostats", "-v", "error", "-f", "rawvideo"]);
+        command.args(["-pixel_format", "gray", "-video_size", "8x8"]).input("pipe:0");
+        command.args(["-c", "copy", "-f", "framecrc", "pipe:1"]);
+        let (send, feed) = tokio::sync::mpsc::channel(1);
+        // there is room for one
+        let _ = send.try_send(PICTURE.to_vec());
+        drop(send);
+        let done = self.run(&mut command, Some(feed), limits).await?;
+        // FFmpeg's own format for checksums: stream, decoding time, time, duration, bytes, Adler-32
+        let told = format!("0,0,0,1,64,0x{:08x}", adler32(&PICTURE));
+        if done.stdout.lines().any(|line| line.replace(' ', "") == told) {
+            return Ok(());
+        }
+        Err(failed(
+            "FFmpeg does not work.",
+            format!("of a known picture it said {:?}", done.stdout),
+        ))
+    }
+
     async fn ask(&self, option: &str, limits: &Limits) -> Result<String> {
         self.ask_all(&[option], limits).await
     }
@@ -112,6 +139,16 @@ impl Ffmpeg {
         command.args(["-hide_banner", "-nostdin"]).args(options);
         Ok(self.run(&mut command, None, limits).await?.stdout)
     }
+}
+
+/// As FFmpeg counts it, from zero.
+fn adler32(bytes: &[u8]) -> u32 {
+    const PRIME: u32 = 65_521;
+    let (low, high) = bytes.iter().fold((0, 0), |(low, high), byte| {
+        let low = (low + u32::from(*byte)) % PRIME;
+        (low, (high + low) % PRIME)
+    });
+    high << 16 | low
 }
 
 /// The public face of every failure of FFmpeg; the cause stays private.

@@ -3,6 +3,9 @@
 //! A system call on a dead NFS mount may not return for hours and cannot be interrupted. So every piece of file work
 //! runs on a thread of its own behind a [`Gate`]: the caller waits no longer than its deadline, and a piece of work
 //! that hangs keeps its place in the gate until it returns, so no more threads than places can ever hang.
+//!
+//! Once a piece of work is overdue the store is *suspect*: one piece at a time is let in to ask, everybody else is
+//! refused at once, until anything at all comes back from the store.
 //! The other functions here block and are meant to be called inside [`Gate::run`].
 
 use std::{
@@ -10,7 +13,10 @@ use std::{
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Component, Path},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +57,9 @@ impl std::error::Error for Trouble {}
 #[derive(Debug, Clone)]
 pub struct Gate {
     places: Arc<Semaphore>,
+    /// Of whoever asks while the store is suspect.
+    asking: Arc<Semaphore>,
+    suspect: Arc<AtomicBool>,
 }
 
 impl Default for Gate {
@@ -59,10 +68,41 @@ impl Default for Gate {
     }
 }
 
+/// Whether somebody still waits for a piece of work. Work that was overdue and goes on alone must not change anything
+/// any more that others may have changed meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    /// To be called before each step that others can see.
+    ///
+    /// # Errors
+    /// Once nobody waits any more.
+    pub fn go_on(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody waits for this any more"));
+        }
+        Ok(())
+    }
+}
+
+/// Says so when whoever waited has gone.
+struct Waiting(Wanted);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+}
+
 impl Gate {
     /// A gate with that many places.
     pub fn with_places(places: usize) -> Gate {
-        Gate { places: Arc::new(Semaphore::new(places)) }
+        Gate {
+            places: Arc::new(Semaphore::new(places)),
+            asking: Arc::new(Semaphore::new(1)),
+            suspect: Arc::default(),
+        }
     }
 
     /// Places nobody works (or hangs) in.
@@ -70,30 +110,102 @@ impl Gate {
         self.places.available_permits()
     }
 
+    /// Whether a piece of work is overdue and nothing has come back from the store since.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
     /// Runs blocking file work on a thread of its own and waits for it, at most `limit` in all.
     ///
     /// # Errors
-    /// [`Trouble::Hung`] after `limit`; the work goes on alone and keeps its place until it returns.
+    /// [`Trouble::Hung`] after `limit`, and at once while the store is suspect and somebody else asks it already; work
+    /// that was begun goes on alone and keeps its place until it returns.
     pub async fn run<T: Send + 'static>(
         &self,
         limit: Duration,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, Trouble> {
+        self.run_wanted(limit, move |_| work()).await
+    }
+
+    /// [`Gate::run`] of work in several steps, which asks before each whether somebody still waits.
+    ///
+    /// # Errors
+    /// As [`Gate::run`].
+    pub async fn run_wanted<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&Wanted) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Trouble> {
         let within = tokio::time::Instant::now() + limit;
+        let asks = if self.is_suspect() {
+            Some(Arc::clone(&self.asking).try_acquire_owned().map_err(|_| Trouble::Hung)?)
+        } else {
+            None
+        };
         let place = Arc::clone(&self.places).acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout_at(within, place).await else {
             return Err(Trouble::Hung);
         };
+        let wanted = Wanted::default();
+        let waiting = Waiting(wanted.clone());
+        let suspect = Arc::clone(&self.suspect);
         let done = tokio::task::spawn_blocking(move || {
-            let answer = work();
-            drop(place);
+            let answer = work(&wanted);
+            suspect.store(false, Ordering::Release);
+            drop((place, asks));
             answer
         });
-        match tokio::time::timeout_at(within, done).await {
+        let done = tokio::time::timeout_at(within, done).await;
+        drop(waiting);
+        match done {
             Ok(Ok(answer)) => answer.map_err(Trouble::Io),
             Ok(Err(broken)) => Err(Trouble::Io(io::Error::other(broken))),
-            Err(_) => Err(Trouble::Hung),
+            Err(_) => {
+                self.suspect.store(true, Ordering::Release);
+                Err(Trouble::Hung)
+            }
         }
+    }
+}
+
+/// Runs a short piece of work on a file of our own on a thread of its own, for who has no [`Gate`] at hand: an attempt at
+/// a clip, of which there are as many as there are workers.
+///
+/// # Errors
+/// [`Trouble::Hung`] after `limit`; the thread stays until the store answers.
+pub async fn beside<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Trouble> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let body = move || {
+        // whoever waited may have gone
+        let _ = tell.send(work());
+    };
+    std::thread::Builder::new().name("file".to_owned()).spawn(body).map_err(Trouble::Io)?;
+    match tokio::time::timeout(limit, told).await {
+        Ok(Ok(answer)) => answer.map_err(Trouble::Io),
+        Ok(Err(broken)) => Err(Trouble::Io(io::Error::other(broken))),
+        Err(_) => Err(Trouble::Hung),
+    }
+}
+
+/// How long whoever drops a work file waits for its removal.
+const ASIDE: Duration = Duration::from_millis(500);
+
+/// Removes a work file that is not needed any more, from where nothing may block: on a thread of its own, which is waited
+/// for only for a moment. What stays the sweep of the work directory finds.
+pub fn remove_aside(path: &Path) {
+    let path = path.to_owned();
+    let (tell, told) = std::sync::mpsc::channel();
+    let remove = move || {
+        // absent if nobody had begun to write
+        let _ = fs::remove_file(path);
+        let _ = tell.send(());
+    };
+    if std::thread::Builder::new().name("remove".to_owned()).spawn(remove).is_ok() {
+        let _ = told.recv_timeout(ASIDE);
     }
 }
 
@@ -260,6 +372,7 @@ mod tests {
             assert!(matches!(hung, Err(Trouble::Hung)));
         }
         assert_eq!(gate.free(), 0);
+        assert!(gate.is_suspect());
         // full of hanging work: refused without starting another thread
         let started = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let seen = Arc::clone(&started);
@@ -274,5 +387,47 @@ mod tests {
         // the mount comes back
         drop(held);
         assert!(gate.run(Duration::from_secs(30), || Ok(7)).await.is_ok_and(|seven| seven == 7));
+    }
+
+    #[tokio::test]
+    async fn a_suspect_store_is_asked_by_one_at_a_time_and_trusted_when_anything_comes_back() {
+        let gate = Gate::default();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (seen, saw) = std::sync::mpsc::channel();
+        let hung = gate
+            .run_wanted(Duration::from_millis(20), move |wanted| {
+                let _ = wait.recv();
+                let _ = seen.send(wanted.go_on().is_err());
+                Ok(())
+            })
+            .await;
+        assert!(matches!(hung, Err(Trouble::Hung)));
+
+        let (release_asking, wait) = std::sync::mpsc::channel::<()>();
+        let asks = gate.run(Duration::from_millis(50), move || {
+            let _ = wait.recv();
+            Ok(())
+        });
+        let (asked, ()) = tokio::join!(asks, async {
+            // refused at once, whatever the deadline
+            for _ in 0..100 {
+                let refused = gate.run(Duration::from_secs(3600), || Ok(())).await;
+                assert!(matches!(refused, Err(Trouble::Hung)));
+            }
+        });
+        assert!(matches!(asked, Err(Trouble::Hung)));
+        assert_eq!(
+            gate.free(),
+            PLACES - 2,
+            "no more threads than the one that hung and the one that asked"
+        );
+
+        drop(release);
+        assert!(saw.recv().is_ok_and(|told| told), "who hung knows that nobody waits any more");
+        while gate.is_suspect() {
+            tokio::task::yield_now().await;
+        }
+        assert!(gate.run(Duration::from_secs(30), || Ok(7)).await.is_ok_and(|seven| seven == 7));
+        drop(release_asking);
     }
 }

@@ -8,6 +8,7 @@ use super::{
     TICKS, TOLERANCE,
     compose::{SegmentFile, load},
     ffmpeg::{Ffmpeg, Limits, failed},
+    native,
     ts::{TsWriter, unwrap_pts},
 };
 use crate::error::{Code, Error, Result};
@@ -58,11 +59,17 @@ pub async fn sprite(
     command.arg("pipe:1");
     let (send, feed) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
     let (out, mut made) = mpsc::channel::<Result<Bytes>>(PIECES_AHEAD);
-    let reading = tokio::task::spawn_blocking(move || {
-        write(&pictures, &mut |piece| send.blocking_send(piece).is_ok())
+    // a store that hangs is left behind
+    let over = limits.cancel.child_token();
+    let patient = Limits { cancel: over.clone(), ..limits.clone() };
+    let reading = native::run(&patient, move |control| {
+        write(&pictures, &mut |piece| control.go_on().is_ok() && send.blocking_send(piece).is_ok())
     });
     let run = async {
         let ran = ffmpeg.run_to(&mut command, Some(feed), &out, limits).await;
+        if ran.is_err() {
+            over.cancel();
+        }
         drop(out);
         ran
     };
@@ -78,8 +85,11 @@ pub async fn sprite(
         drop(made);
         image.freeze()
     };
-    let (ran, image) = tokio::join!(run, collect);
-    reading.await.map_err(|error| Error::internal("reading key frames", error))??;
+    let (ran, image, read) = tokio::join!(run, collect, reading);
+    match read {
+        Ok(read) => read?,
+        Err(error) => return Err(ran.err().unwrap_or(error)),
+    }
     ran?;
     // a JPEG ends with its marker
     if image.ends_with(&[0xff, 0xd9]) {

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use super::{
     compose::{self, CutPart, Precision, Stop},
     ffmpeg::{Ffmpeg, Limits, Metadata, failed},
+    native, verify,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Pieces of the stream that wait for FFmpeg at most.
 const PIECES_AHEAD: usize = 4;
@@ -29,17 +30,29 @@ pub async fn send(
     let parts = Arc::new(parts);
     let looked_at = Arc::clone(&parts);
     let look = move || compose::plan(&looked_at, Precision::Keyframe, false);
-    let plan = tokio::task::spawn_blocking(look)
-        .await
-        .map_err(|error| Error::internal("planning a stream", error))??;
+    let plan = native::run(limits, move |_| look()).await??;
     let mut command = ffmpeg.fragments_command(&plan, meta);
     let (send, feed) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
-    let composing = tokio::task::spawn_blocking(move || {
-        compose::write(&parts, &plan, &mut |piece| send.blocking_send(piece).is_ok())
+    // of the two it is FFmpeg whose progress counts; a store that hangs is left behind
+    let over = limits.cancel.child_token();
+    let patient = Limits { cancel: over.clone(), ..verify::patient(limits) };
+    let composing = native::run(&patient, move |control| {
+        let mut sink = |piece| control.go_on().is_ok() && send.blocking_send(piece).is_ok();
+        compose::write(&parts, &plan, &mut sink)
     });
-    let ran = ffmpeg.run_to(&mut command, Some(feed), out, limits).await;
-    // the feed is gone now, so composing ends at its next piece
-    let composed = composing.await.map_err(|error| Error::internal("composing a stream", error))?;
+    let run = async {
+        let ran = ffmpeg.run_to(&mut command, Some(feed), out, limits).await;
+        if ran.is_err() {
+            // the feed is gone, so composing ends at its next piece, if the store gives it one
+            over.cancel();
+        }
+        ran
+    };
+    let (ran, composed) = tokio::join!(run, composing);
+    let composed = match composed {
+        Ok(composed) => composed,
+        Err(error) => return Err(ran.err().unwrap_or(error)),
+    };
     match composed {
         Ok(_) => ran,
         Err(Stop::Failed(error)) => Err(error),

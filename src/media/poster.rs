@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     ffmpeg::{Ffmpeg, Limits, failed},
+    files::{beside, remove_aside},
     verify::key_frame_at,
 };
 use crate::error::Result;
@@ -30,12 +31,14 @@ pub async fn poster(
     command.args(["-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-update", "1", "-f", "image2"]);
     command.overwrite().arg(out);
     let done = ffmpeg.run(&mut command, None, limits).await;
-    let written = tokio::fs::metadata(out).await.is_ok_and(|meta| meta.len() > 0);
+    let picture = out.to_owned();
+    let size = beside(limits.deadline, move || Ok(std::fs::metadata(picture)?.len())).await;
+    let written = size.is_ok_and(|size| size > 0);
     match done {
         Ok(_) if written => Ok(()),
         other => {
             // nothing of a failed attempt stays
-            let _ = tokio::fs::remove_file(out).await;
+            remove_aside(out);
             other.and(Err(failed("No preview picture could be made.", "no picture came out")))
         }
     }

@@ -1,25 +1,34 @@
 //! Files become visible whole or not at all, and stay after a power cut.
 //!
-//! Absent and unreadable are two answers: absent is a value, unreadable is `storage_unavailable` (retryable).
+//! Absent and unreadable are two answers: absent is a value, unreadable is `storage_unavailable` (retryable). All of it
+//! goes through the store's gate; a step that was overdue changes nothing any more when the store comes back.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
+use super::files::{Gate, Wanted};
 use crate::error::{Code, Error, Result};
+
+/// For one of these steps. Whoever publishes holds rows locked meanwhile.
+const LIMIT: Duration = Duration::from_secs(10);
+/// When to ask again for what a store did not do.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// Moves a finished work file to its final place (same file system): its bytes reach the disk before its name does.
 /// An existing file of that name is replaced.
 ///
 /// # Errors
 /// `storage_unavailable`; the work file is still there unless the rename itself had happened.
-pub async fn publish(work: &Path, place: &Path) -> Result<()> {
+pub async fn publish(gate: &Gate, work: &Path, place: &Path) -> Result<()> {
     let (work, place) = (work.to_owned(), place.to_owned());
-    blocking(move || {
+    blocking(gate, move |wanted| {
         File::open(&work)?.sync_all()?;
         make_parent(&place)?;
+        wanted.go_on()?;
         fs::rename(&work, &place)?;
         sync_parent(&place)
     })
@@ -31,13 +40,15 @@ pub async fn publish(work: &Path, place: &Path) -> Result<()> {
 ///
 /// # Errors
 /// `storage_unavailable`; what was there before is untouched then.
-pub async fn write_whole(work_dir: &Path, place: &Path, bytes: Vec<u8>) -> Result<()> {
+pub async fn write_whole(gate: &Gate, work_dir: &Path, place: &Path, bytes: Vec<u8>) -> Result<()> {
     let (work_dir, place) = (work_dir.to_owned(), place.to_owned());
-    blocking(move || {
+    blocking(gate, move |wanted| {
         make_parent(&place)?;
         fs::create_dir_all(&work_dir)?;
         let draft = work_dir.join(format!("{}.part", uuid::Uuid::new_v4().simple()));
-        let written = write_draft(&draft, &bytes).and_then(|()| fs::rename(&draft, &place));
+        let written = write_draft(&draft, &bytes)
+            .and_then(|()| wanted.go_on())
+            .and_then(|()| fs::rename(&draft, &place));
         if written.is_err() {
             // best effort: the sweep finds it too
             let _ = fs::remove_file(&draft);
@@ -52,27 +63,28 @@ pub async fn write_whole(work_dir: &Path, place: &Path, bytes: Vec<u8>) -> Resul
 ///
 /// # Errors
 /// `storage_unavailable` if it is there, or may be, and cannot be read.
-pub async fn read_whole(place: &Path) -> Result<Option<Vec<u8>>> {
+pub async fn read_whole(gate: &Gate, place: &Path) -> Result<Option<Vec<u8>>> {
     let place = place.to_owned();
-    blocking(move || found(fs::read(&place))).await
+    blocking(gate, move |_| found(fs::read(&place))).await
 }
 
 /// Size of a file in bytes; none if there is none.
 ///
 /// # Errors
 /// `storage_unavailable` if that cannot be said.
-pub async fn size(place: &Path) -> Result<Option<u64>> {
+pub async fn size(gate: &Gate, place: &Path) -> Result<Option<u64>> {
     let place = place.to_owned();
-    blocking(move || found(fs::metadata(&place).map(|meta| meta.len()))).await
+    blocking(gate, move |_| found(fs::metadata(&place).map(|meta| meta.len()))).await
 }
 
 /// Removes a file for good; says whether it was there.
 ///
 /// # Errors
 /// `storage_unavailable` if it is there, or may be, and cannot be removed.
-pub async fn remove(place: &Path) -> Result<bool> {
+pub async fn remove(gate: &Gate, place: &Path) -> Result<bool> {
     let place = place.to_owned();
-    blocking(move || {
+    blocking(gate, move |wanted| {
+        wanted.go_on()?;
         let removed = found(fs::remove_file(&place))?.is_some();
         if removed {
             sync_parent(&place)?;
@@ -91,13 +103,14 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    gate: &Gate,
+    work: impl FnOnce(&Wanted) -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::internal("working on a file", error))?.map_err(|error| {
+    gate.run_wanted(LIMIT, work).await.map_err(|trouble| {
         Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
+            .retry_after(RETRY_AFTER)
             .retryable()
-            .because(error)
+            .because(trouble)
     })
 }
 
@@ -107,8 +120,12 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Directories that are missing are made, and their names last.
 fn make_parent(place: &Path) -> io::Result<()> {
-    place.parent().map_or(Ok(()), fs::create_dir_all)
+    let Some(parent) = place.parent().filter(|parent| !parent.is_dir()) else { return Ok(()) };
+    let missing: Vec<&Path> = parent.ancestors().take_while(|above| !above.is_dir()).collect();
+    fs::create_dir_all(parent)?;
+    missing.into_iter().rev().try_for_each(sync_parent)
 }
 
 fn sync_parent(place: &Path) -> io::Result<()> {

@@ -7,7 +7,7 @@ use super::{
     edges::EdgeCheck,
     ffmpeg::{Ffmpeg, Limits, failed},
     mp4::{self, Mp4, Track},
-    ticks_to_micros,
+    native, ticks_to_micros,
 };
 use crate::error::{Code, Error, Result};
 
@@ -62,9 +62,8 @@ pub async fn verify(
     limits: &Limits,
 ) -> Result<Verified> {
     let file = path.to_owned();
-    let hashed = tokio::task::spawn_blocking(move || hash(&file))
-        .await
-        .map_err(|error| Error::internal("reading a finished clip", error))?
+    let hashed = native::run(&patient(limits), move |_| hash(&file))
+        .await?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
     let edges = EdgeCheck::begin(ffmpeg, path, expected.duration)?;
     verify_hashed(edges, path, hashed, expected, limits).await
@@ -82,7 +81,8 @@ pub(super) async fn verify_hashed(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Verified> {
-    let (examined, decoded) = tokio::join!(examine(path, blake3, expected), edges.end(limits));
+    let (examined, decoded) =
+        tokio::join!(examine(path, blake3, expected, limits), edges.end(limits));
     // what the index says is the plainer reason
     let (_, verified) = examined?;
     decoded.map(|()| verified)
@@ -96,14 +96,19 @@ pub(super) async fn examine(
     path: &Path,
     blake3: String,
     expected: &Expected,
+    limits: &Limits,
 ) -> Result<(Mp4, Verified)> {
     let file = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || mp4::read(&file))
-        .await
-        .map_err(|error| Error::internal("reading a finished clip", error))?
+    let read = native::run(&patient(limits), move |_| mp4::read(&file))
+        .await?
         .map_err(|error| unfit(format!("it cannot be read: {error}")))?;
     let verified = judge(&read, expected, blake3)?;
     Ok((read, verified))
+}
+
+/// A file system says nothing while it works.
+pub(super) fn patient(limits: &Limits) -> Limits {
+    Limits { stall: limits.deadline, ..limits.clone() }
 }
 
 pub(super) fn unfit(why: String) -> Error {

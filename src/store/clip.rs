@@ -415,6 +415,23 @@ pub async fn make_failed(
     update_if(tx, id, ClipStatus::Failed.follows(), change).await
 }
 
+/// Says what a clip that is being made waits for; it is forgotten when the clip is ready or has failed.
+pub async fn set_waits_for(
+    tx: &Tx,
+    id: &ClipId,
+    code: &str,
+    detail: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let change = ActiveModel {
+        error_code: Set(Some(code.to_owned())),
+        error_detail: Set(Some(detail.to_owned())),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    update_if(tx, id, &[ClipStatus::Processing], change).await
+}
+
 /// Takes a clip whose file is gone from `ready` to `failed`, once; its bytes go from the account with
 /// [`super::quota::settle`] in the same transaction.
 pub async fn make_lost(

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use livekit_replay::{
     domain::time::Timestamp,
     error::Code,
-    media::{cut::cut, exact::Unfit, mp4, poster::poster, publish, verify},
+    media::{cut::cut, exact::Unfit, files::Gate, mp4, poster::poster, publish, verify},
 };
 
 use crate::{
@@ -164,23 +164,29 @@ async fn a_poster_is_a_small_jpeg_or_nothing() {
 
 #[tokio::test]
 async fn files_are_published_whole_and_absent_is_not_unreadable() {
-    let dir = Scratch::new();
+    let (dir, gate) = (Scratch::new(), Gate::default());
     let work = dir.0.join("work.mp4");
     let place = dir.0.join("clips/user/clip.mp4");
     fs::write(&work, b"clip").unwrap();
-    publish::publish(&work, &place).await.unwrap();
+    publish::publish(&gate, &work, &place).await.unwrap();
     assert!(!work.exists());
-    assert_eq!(publish::size(&place).await.unwrap(), Some(4));
+    assert_eq!(publish::size(&gate, &place).await.unwrap(), Some(4));
     let note = place.with_extension("json");
-    publish::write_whole(&dir.0.join(".work"), &note, b"{}".to_vec()).await.unwrap();
-    publish::write_whole(&dir.0.join(".work"), &note, b"{\"a\":1}".to_vec()).await.unwrap();
-    assert_eq!(publish::read_whole(&note).await.unwrap().as_deref(), Some(&b"{\"a\":1}"[..]));
+    publish::write_whole(&gate, &dir.0.join(".work"), &note, b"{}".to_vec()).await.unwrap();
+    publish::write_whole(&gate, &dir.0.join(".work"), &note, b"{\"a\":1}".to_vec()).await.unwrap();
+    assert_eq!(
+        publish::read_whole(&gate, &note).await.unwrap().as_deref(),
+        Some(&b"{\"a\":1}"[..])
+    );
     assert_eq!(fs::read_dir(place.parent().unwrap()).unwrap().count(), 2);
-    assert!(publish::remove(&note).await.unwrap());
-    assert!(!publish::remove(&note).await.unwrap());
-    assert_eq!(publish::read_whole(&note).await.unwrap(), None);
+    assert!(publish::remove(&gate, &note).await.unwrap());
+    assert!(!publish::remove(&gate, &note).await.unwrap());
+    assert_eq!(publish::read_whole(&gate, &note).await.unwrap(), None);
     // a file where a directory should be: it cannot be said what is there
     let beneath = place.join("deeper.json");
-    assert_eq!(publish::read_whole(&beneath).await.unwrap_err().code(), Code::StorageUnavailable);
-    assert!(publish::publish(&work, &place).await.unwrap_err().is_retryable());
+    assert_eq!(
+        publish::read_whole(&gate, &beneath).await.unwrap_err().code(),
+        Code::StorageUnavailable
+    );
+    assert!(publish::publish(&gate, &work, &place).await.unwrap_err().is_retryable());
 }

@@ -21,7 +21,7 @@ use crate::{
         clip_files::{ClipFiles, write_record},
         crash, index,
         material::Material,
-        outbox,
+        outbox, probe,
         stores::{self, Which},
         trim,
     },
@@ -230,11 +230,11 @@ pub(in crate::flow) async fn retry_failed(
     told: Option<Signed>,
 ) -> Result<Clip> {
     let id = &failed.id;
-    deps.stores.demand(Which::Clips)?;
+    probe::demand(deps, Which::Clips).await?;
     if failed.trim_of.is_some() {
         return trim::retry(deps, failed, told).await;
     }
-    deps.stores.demand(Which::Buffer)?;
+    probe::demand_readable(deps, Which::Buffer).await?;
     index::index_session(deps, &failed.session_id).await.map_err(session_gone)?;
     let free_bytes = stores::space(deps, Which::Clips).await?.free;
     let now = deps.clock.now();

@@ -53,7 +53,7 @@ async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
         return Ok(false);
     }
     let lost = failed.error_code.as_deref() == Some(Code::FileMissing.as_str());
-    if lost && publish::size(&files.video).await?.is_some() {
+    if lost && publish::size(&deps.stores.clips.gate, &files.video).await?.is_some() {
         // the file came back: `clips verify --repair` makes it a clip again
         return Ok(false);
     }

@@ -7,8 +7,10 @@ use super::{Attempt, Planned, SHORTEST_DEADLINE, ffmpeg};
 use crate::{
     error::{Code, Result},
     flow::{
+        health,
         index::{self, Place},
         material::Material,
+        stores::{self, Which},
     },
     media::{compose::CutPart, cut::CutOutcome, ffmpeg::Limits, verify},
     store::segment::{self, SegmentState},
@@ -83,14 +85,20 @@ impl Attempt<'_> {
         if found || search == Search::Files {
             return Ok(found);
         }
+        // a decoder that does not work says nothing about what it is given
+        if health::prove_ffmpeg(self.deps).await.is_err() {
+            return Ok(false);
+        }
         let mut rotten = Vec::new();
         for (row, place) in &rows {
-            if !self.decodes(place).await? {
+            // asked twice: whatever ends a process once (a signal, a lack of memory) is no fault of the segment
+            if !self.decodes(place).await? && !self.decodes(place).await? {
                 rotten.push(row);
             }
         }
-        // when nothing decodes, it is the decoder that is at fault
-        if rotten.len() == rows.len() {
+        // when nothing decodes, it is the decoder that is at fault, and when it has ceased to work meanwhile
+        let works = rotten.is_empty() || health::prove_ffmpeg(self.deps).await.is_ok();
+        if rotten.len() == rows.len() || !works {
             return Ok(false);
         }
         for row in rotten {
@@ -105,7 +113,10 @@ impl Attempt<'_> {
             stall: self.deps.config.capture.stall,
             cancel: self.cancel.clone(),
         };
-        let file = if place.ours.exists() { &place.ours } else { &place.original };
+        let ours = place.ours.clone();
+        let linked =
+            stores::work(&self.deps.stores, Which::Clips, move || Ok(ours.exists())).await?;
+        let file = if linked { &place.ours } else { &place.original };
         verify::decodes(&ffmpeg(), file, &limits).await
     }
 

@@ -9,10 +9,7 @@ mod trimmed;
 
 pub(super) use tail::wait_for;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +34,7 @@ use crate::{
         compose::{self, CutPart, SegmentFile},
         cut::{self, CutOutcome, CutRequest},
         ffmpeg::Ffmpeg,
+        files::remove_tree,
     },
     store::{
         clip::{self, Phases},
@@ -46,6 +44,8 @@ use crate::{
 
 /// A clip is never given less time than this.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+/// For the names of all segments of a long window.
+const LINK_LIMIT: Duration = Duration::from_secs(30);
 /// A process is killed for many reasons that are not the clip it was at; a clip that kills its process each time must
 /// not do so for ever.
 const MOST_DEATHS: i32 = 10;
@@ -165,10 +165,10 @@ impl Attempt<'_> {
             }
             parts.push(CutPart { segments, from_pts: part.from_pts, to_pts: part.to_pts });
         }
-        let work_dir = self.work_dir.clone();
-        let linked = tokio::task::spawn_blocking(move || link_all(&work_dir, &wanted))
-            .await
-            .map_err(|error| Error::internal("linking segments", error))??;
+        self.make_work_dir().await?;
+        let link = move || Ok(link_all(&wanted));
+        let linked = self.deps.stores.clips.gate.run(LINK_LIMIT, link).await;
+        let linked = linked.map_err(|trouble| stores::unavailable(Which::Clips, trouble))??;
         if !linked {
             for (part, planned_part) in parts.iter_mut().zip(&planned.plan.parts) {
                 for (file, index) in part.segments.iter_mut().zip(&planned_part.segments) {
@@ -219,14 +219,19 @@ impl Attempt<'_> {
     /// Work files go whatever came of the attempt; what a crash leaves, the sweep of the work directory finds.
     async fn clean_up(&self) {
         let work_dir = self.work_dir.clone();
-        let removed =
-            tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(work_dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            });
-        if let Ok(Err(error)) = removed.await {
-            tracing::warn!(clip.id = %self.clip.id, error = %error, "work files stay for now");
+        let remove = move || remove_tree(&work_dir);
+        if let Err(error) = stores::work(&self.deps.stores, Which::Clips, remove).await {
+            tracing::warn!(
+                clip.id = %self.clip.id, error = error.chain(), "work files stay for now"
+            );
         }
+    }
+
+    /// The first touch of the clip store: one that hangs is found here.
+    async fn make_work_dir(&self) -> Result<()> {
+        let work_dir = self.work_dir.clone();
+        let make = move || std::fs::create_dir_all(work_dir);
+        stores::work(&self.deps.stores, Which::Clips, make).await
     }
 }
 
@@ -236,13 +241,7 @@ pub(super) fn ffmpeg() -> Ffmpeg {
 }
 
 /// Links every file; false if they cannot be linked (another file system, or one without links).
-fn link_all(work_dir: &Path, wanted: &[(PathBuf, PathBuf)]) -> Result<bool> {
-    let store = |error: std::io::Error| {
-        Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
-            .retryable()
-            .because(error)
-    };
-    std::fs::create_dir_all(work_dir).map_err(store)?;
+fn link_all(wanted: &[(PathBuf, PathBuf)]) -> Result<bool> {
     for (original, ours) in wanted {
         match std::fs::hard_link(original, ours) {
             Ok(()) => {}

@@ -1,7 +1,7 @@
 //! The end of a good attempt: files get their names and the rows say so, in an order that a crash at any point
 //! leaves either "still being made" or "ready, whole". See `docs/invariants.md`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::{Attempt, Planned, elapsed_ms};
 use crate::{
@@ -12,11 +12,13 @@ use crate::{
     },
     error::{Error, Result},
     flow::{
+        Deps,
         capture::{Clip, quota_exceeded},
         clip_files::{ClipFiles, write_record},
         crash,
         material::Material,
         outbox,
+        stores::{self, Which},
     },
     media::{
         cut::{CutOutcome, CutSpan},
@@ -88,13 +90,16 @@ fn gaps(plan: &Plan, outcome: &CutOutcome, spans: &[(Timestamp, Timestamp)]) -> 
     gaps
 }
 
+/// For the bytes of a whole clip on a slow disk; most of them are on it already.
+const SYNC_LIMIT: Duration = Duration::from_secs(120);
+
 impl Attempt<'_> {
     /// Publishes `file` as the clip and settles its bytes, once, if the clip is still wanted and the lease still ours.
     pub(super) async fn settle(&self, done: &Finished, file: &Path) -> Result<()> {
         let (deps, id) = (self.deps, &self.clip.id);
         let began = tokio::time::Instant::now();
         // the slow part of making it last through a power cut, before any row is locked
-        sync(file).await?;
+        sync(deps, file).await?;
         let now = deps.clock.now();
         let tx = deps.db.begin().await?;
         // whoever lost the lease stops here: from now on the job's row is locked, and only its owner renames
@@ -143,24 +148,16 @@ impl Attempt<'_> {
     /// The record comes last: with it a video can get its row back.
     async fn name_files(&self, row: &Clip, file: &Path) -> Result<()> {
         let files = ClipFiles::of(self.deps, &row.user_id, &row.id)?;
-        publish::publish(file, &files.video).await?;
+        publish::publish(&self.deps.stores.clips.gate, file, &files.video).await?;
         write_record(self.deps, row).await
     }
 }
 
-async fn sync(file: &Path) -> Result<()> {
+async fn sync(deps: &Deps, file: &Path) -> Result<()> {
     let file = file.to_owned();
-    tokio::task::spawn_blocking(move || std::fs::File::open(file)?.sync_all())
-        .await
-        .map_err(|error| Error::internal("writing a clip to disk", error))?
-        .map_err(|error| {
-            Error::new(
-                crate::error::Code::StorageUnavailable,
-                "The clip store cannot be used right now.",
-            )
-            .retryable()
-            .because(error)
-        })
+    let sync = move || std::fs::File::open(file)?.sync_all();
+    let synced = deps.stores.clips.gate.run(SYNC_LIMIT, sync).await;
+    synced.map_err(|trouble| stores::unavailable(Which::Clips, trouble))
 }
 
 fn report(clip: &Clip) {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Attempt, elapsed_ms, ffmpeg};
 use crate::{
     domain::trim::{Part, Plan},
-    error::{Code, Error, Result},
+    error::{Error, Result},
     flow::{
         capture::Clip,
         clip_files::ClipFiles,
@@ -52,11 +52,7 @@ impl Attempt<'_> {
     }
 
     async fn take_apart(&self, part: Part) -> Result<Opened> {
-        tokio::fs::create_dir_all(&self.work_dir).await.map_err(|error| {
-            Error::new(Code::StorageUnavailable, "The clip store cannot be used right now.")
-                .retryable()
-                .because(error)
-        })?;
+        self.make_work_dir().await?;
         let limits = Limits {
             deadline: self.deadline(),
             stall: self.deps.config.capture.stall,

@@ -13,6 +13,7 @@ use crate::{
     flow::{
         library::{self, File, Kind},
         links::SignedQuery,
+        stores::Which,
     },
     http::{
         AppState,
@@ -48,11 +49,12 @@ pub(super) async fn video(
     let name = crate::domain::names::file_name(&file.clip.title);
     let sent = Sent {
         path: &file.path,
+        which: Which::Clips,
         content_type: "video/mp4",
         tag: file.clip.checksum.as_deref().unwrap_or_default(),
         save_as: Some(&name),
     };
-    Ok(bytes::send(&method, &headers, sent).await?)
+    Ok(bytes::send(&state.deps, &method, &headers, sent).await?)
 }
 
 /// The poster.
@@ -78,8 +80,14 @@ pub(super) async fn poster(
     let file = opened(&state, caller, &query, &ClipId::new(id), Kind::Poster).await?;
     // the poster is made with the video and never changes without it
     let tag = format!("{}.jpg", file.clip.checksum.as_deref().unwrap_or_default());
-    let sent = Sent { path: &file.path, content_type: "image/jpeg", tag: &tag, save_as: None };
-    Ok(bytes::send(&method, &headers, sent).await?)
+    let sent = Sent {
+        path: &file.path,
+        which: Which::Clips,
+        content_type: "image/jpeg",
+        tag: &tag,
+        save_as: None,
+    };
+    Ok(bytes::send(&state.deps, &method, &headers, sent).await?)
 }
 
 /// A signed link counts before a token: players send both when a page is signed in.

@@ -15,7 +15,7 @@ use crate::{
     http::{BASE, address},
 };
 
-/// Why a clip failed.
+/// Why a clip failed, or what one that is being made waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClipFailure {
     /// A stable code.

@@ -16,7 +16,7 @@ use crate::{
         compose::BASE,
         draft::Draft,
         ffmpeg::{Ffmpeg, Limits},
-        ticks_to_micros,
+        files, ticks_to_micros,
     },
 };
 
@@ -99,7 +99,8 @@ pub(super) async fn check(
     }
     let mut seen = Vec::new();
     for draft in &lists {
-        let text = tokio::fs::read_to_string(draft.path()).await;
+        let path = draft.path().to_owned();
+        let text = files::beside(limits.deadline, move || std::fs::read_to_string(path)).await;
         let text = text.map_err(|error| Error::internal("reading decoded pictures", error))?;
         seen.push(parse(&text).ok_or_else(|| Unfit::Check("the check cannot be read".into()))?);
     }

@@ -15,6 +15,7 @@ use crate::{
     media::{
         TOLERANCE,
         ffmpeg::{Ffmpeg, Limits},
+        files::beside,
         ts::{
             Demuxed, demux,
             h264::{Format, SPS, Sps},
@@ -63,7 +64,8 @@ pub(super) async fn encode(
     if !said.is_empty() {
         return Err(Unfit::Encoder(said.join(" | ")).into());
     }
-    let bytes = tokio::fs::read(draft).await;
+    let encoded = draft.to_owned();
+    let bytes = beside(limits.deadline, move || std::fs::read(encoded)).await;
     let bytes = bytes.map_err(|error| Error::internal("reading encoded edges", error))?;
     let given = demux(&bytes).map_err(|damage| Unfit::Encoder(damage.to_string()))?;
     Ok(read_back(given, edges, &format, id)?)

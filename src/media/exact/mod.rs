@@ -132,7 +132,9 @@ async fn believe(
     };
     let odd = |error: Error| Refusal::from(Unfit::Check(error.chain()));
     let hash = made.blake3.clone();
-    let (read, facts) = verify::examine(draft.path(), hash, &expected).await.map_err(odd)?;
+    let within = (request.limits)();
+    let examined = verify::examine(draft.path(), hash, &expected, &within);
+    let (read, facts) = examined.await.map_err(odd)?;
     let lead = lead(&read).ok_or_else(|| Unfit::Check("there is no edit list".to_owned()))?;
     let limits = (request.limits)();
     // the disk and the decoder do not disturb each other; a slow disk says nothing while it works

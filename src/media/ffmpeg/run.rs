@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use ffmpeg_sidecar::command::FfmpegCommand;
@@ -28,6 +29,8 @@ const TAIL_LINES: usize = 50;
 const LINE_CHARS: usize = 500;
 /// Standard output that is kept (lists of encoders are 20 kB).
 const STDOUT_BYTES: usize = 1 << 20;
+/// A killed process ends so soon, unless the kernel keeps it.
+const KILLED: Duration = Duration::from_secs(5);
 /// Making clips must not disturb what else the machine does.
 const NICENESS: i32 = 10;
 
@@ -176,8 +179,9 @@ impl Watched {
             group.forget();
         } else {
             drop(group);
-            // killed just now, so this does not take long
-            let _ = child.wait().await;
+            // killed just now, so this does not take long, but for one that is stuck in a store that hangs: it ends when
+            // the store answers, and whoever drops the child sees to it
+            let _ = tokio::time::timeout(KILLED, child.wait()).await;
         }
         let what = match end {
             End::Exited(Ok(status)) if status.success() => return Ok(()),

@@ -1,0 +1,24 @@
+//! One test per fault that the world may do to the service: what is answered, which part of the health says so, which
+//! event tells of it, and that everything goes on when the fault is over, without a restart. docs/faults.md is the table.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+#[path = "../support/faulty_store.rs"]
+mod faulty_store;
+mod faulty_store_itself;
+mod ffmpeg;
+mod full;
+mod ground;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod hung;
+#[allow(dead_code, reason = "shared with the tests of crashes")]
+#[path = "../crash/process.rs"]
+mod process;
+#[path = "../events/reader.rs"]
+mod reader;
+#[allow(dead_code, reason = "shared with the tests of crashes")]
+#[path = "../crash/service.rs"]
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
+mod unwell;
