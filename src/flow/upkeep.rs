@@ -43,6 +43,9 @@ text_enum!(
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 /// A run may begin that much late before it is called overdue.
 const OVERDUE_AFTER: Duration = Duration::from_secs(60);
+/// A run that began that far ahead of the present moment began before the clock was set back; less is a replica's
+/// clock that is a little fast.
+const SET_BACK: Duration = Duration::from_secs(60);
 /// The clip store is walked through every that many minutes.
 const THOROUGH_MINUTES: u32 = 10;
 
@@ -108,11 +111,31 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
         let tick = format!("every:{}", deps.replica);
         maintenance::begin_again(conn, job.as_str(), tick, now).await?
     } else {
-        maintenance::claim(conn, job.as_str(), meant.to_rfc3339(), now).await?
+        claim(deps, job, meant, now).await?
     };
     let Some(run) = claimed else { return Ok(None) };
     let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES);
     execute(deps, job, run, thorough, false).await.map(Some)
+}
+
+/// Claims a tick. One that is taken may be so by a run under a clock that has been set back since: its moment comes
+/// again then, and is claimed anew, once.
+async fn claim(
+    deps: &Deps,
+    job: Job,
+    meant: Timestamp,
+    now: Timestamp,
+) -> Result<Option<maintenance::Model>> {
+    let (conn, tick) = (deps.db.conn(), meant.to_rfc3339());
+    if let Some(run) = maintenance::claim(conn, job.as_str(), tick.clone(), now).await? {
+        return Ok(Some(run));
+    }
+    let last = maintenance::find_last(conn, job.as_str()).await?;
+    let Some(ahead) = last.filter(|last| last.started_at > now.plus(SET_BACK)) else {
+        return Ok(None);
+    };
+    let tick = format!("{tick} after {}", ahead.started_at.to_rfc3339());
+    maintenance::claim(conn, job.as_str(), tick, now).await
 }
 
 /// Runs a job at once, whatever its cadence. A dry run touches nothing, and is not recorded: it would look as if the

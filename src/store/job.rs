@@ -3,6 +3,8 @@
 
 mod turn;
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     Condition, Order, QueryOrder, QuerySelect,
@@ -123,12 +125,17 @@ pub async fn enqueue_render(
         .map_err(|error| db_error("enqueueing a job", error))
 }
 
-/// Queued jobs whose moment has come, and running ones whose lease ran out.
+/// Farther ahead than any pause or lease of a job: a time beyond it was written before the clock was set back.
+const BEYOND_ANY_PAUSE: Duration = Duration::from_secs(300);
+
+/// Queued jobs whose moment has come, and running ones whose lease ran out; also those whose time was written under a
+/// clock that has been set back since, or they would wait until it is where it was.
 fn due(now: Timestamp) -> Condition {
-    let queued =
-        Condition::all().add(Column::State.eq(JobState::Queued)).add(Column::RunAfter.lte(now));
-    let abandoned =
-        Condition::all().add(Column::State.eq(JobState::Running)).add(Column::LeaseUntil.lt(now));
+    let beyond = now.plus(BEYOND_ANY_PAUSE);
+    let come = Condition::any().add(Column::RunAfter.lte(now)).add(Column::RunAfter.gt(beyond));
+    let over = Condition::any().add(Column::LeaseUntil.lt(now)).add(Column::LeaseUntil.gt(beyond));
+    let queued = Condition::all().add(Column::State.eq(JobState::Queued)).add(come);
+    let abandoned = Condition::all().add(Column::State.eq(JobState::Running)).add(over);
     Condition::any().add(queued).add(abandoned)
 }
 
