@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::{text_enum::text_enum, time::Timestamp},
+    domain::{forecast::Watermark, text_enum::text_enum, time::Timestamp},
     error::{Code, Error, Result},
     store::{Conn, maintenance, setting},
 };
@@ -115,7 +115,26 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
     };
     let Some(run) = claimed else { return Ok(None) };
     let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES);
-    execute(deps, job, run, thorough, false).await.map(Some)
+    let run = execute(deps, job, run, thorough, false).await?;
+    if job == Job::StorageProbe {
+        relieve(deps, meant).await?;
+    }
+    Ok(Some(run))
+}
+
+/// A critically full disk does not wait for the next cleanup: one of the replicas that see it begins at once.
+async fn relieve(deps: &Deps, seen: Timestamp) -> Result<()> {
+    let space = deps.stores.buffer.last().and_then(|probed| probed.space);
+    if space.is_none_or(|space| space.watermark(&deps.config) != Watermark::Critical) {
+        return Ok(());
+    }
+    let (job, tick) = (Job::SegmentCleanup, format!("critical {}", seen.to_rfc3339()));
+    let now = deps.clock.now();
+    let run = maintenance::claim(deps.db.conn(), job.as_str(), tick, now).await?;
+    match run {
+        Some(run) => execute(deps, job, run, false, false).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Claims a tick. One that is taken may be so by a run under a clock that has been set back since: its moment comes

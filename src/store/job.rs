@@ -153,12 +153,14 @@ pub async fn any_due<C: Conn>(db: &C, now: Timestamp) -> Result<bool> {
 }
 
 /// Leases up to `count` due jobs: queued ones whose moment has come, running ones whose lease ran out. Users take
-/// turns: first who has the fewest jobs running, of these who was served least recently, of his the oldest. Turns are
-/// those before the call, so whoever wants them exact leases one at a time.
+/// turns: first who has the fewest jobs running, of these who was served least recently, of his the one that has waited
+/// longest, where a long clip counts as asked for later by its length. Turns are those before the call, so whoever wants
+/// them exact leases one at a time. With `longest` only clips of at most that length are leased.
 pub async fn lease(
     db: &Db,
     owner: &str,
     count: u64,
+    longest: Option<Duration>,
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<Model>> {
@@ -167,9 +169,10 @@ pub async fn lease(
     let chosen = Entity::find()
         .select_only()
         .column(Column::Id)
-        .filter(due(now))
+        .filter(Condition::all().add(due(now)).add_option(longest.map(turn::is_no_longer_than)))
         .order_by(turn::running_of_its_user(now), Order::Asc)
         .order_by(turn::last_of_its_user(), Order::Asc)
+        .order_by(turn::age_less_length(), Order::Asc)
         .order_by_asc(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(count)
@@ -447,11 +450,17 @@ pub async fn list_open_clips<C: Conn>(db: &C) -> Result<Vec<ClipId>> {
 
 /// How many jobs wait or run.
 pub async fn count_open<C: Conn>(db: &C) -> Result<u64> {
-    Entity::find()
-        .filter(Column::State.is_in([JobState::Queued, JobState::Running]))
-        .count(db)
-        .await
-        .map_err(|error| db_error("counting open jobs", error))
+    count_open_of(db, None).await
+}
+
+/// How many jobs wait or run, of one user or of all.
+pub async fn count_open_of<C: Conn>(db: &C, user: Option<&UserId>) -> Result<u64> {
+    let open = Entity::find().filter(Column::State.is_in([JobState::Queued, JobState::Running]));
+    let open = match user {
+        Some(user) => open.filter(Column::UserId.eq(user.clone())),
+        None => open,
+    };
+    open.count(db).await.map_err(|error| db_error("counting open jobs", error))
 }
 
 /// Forgets jobs that ended before `before`; says how many.
