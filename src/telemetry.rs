@@ -61,7 +61,10 @@ pub const FIGURES: &[(&str, &str)] = &[
         "hours until a store is down to the reserve at the rate of the last half hour; +Inf: it is not filling, by store",
     ),
     ("livekit_replay_store_watermark", "0 fine, 1 high, 2 critical, by store"),
-    ("livekit_replay_evictions_total", "segments beyond the promised minutes that went because the disk was critically full"),
+    (
+        "livekit_replay_evictions_total",
+        "segments beyond the promised minutes that went because the disk was critically full",
+    ),
     ("livekit_replay_refused_total", "refusals because a queue was full, by queue"),
     ("livekit_replay_store_usable", "1 if the store answered when last asked, by store"),
 ];

@@ -73,7 +73,9 @@ impl Samples {
         let count = as_float(self.0.len() as u64);
         let origin = self.0.front().map_or(Duration::ZERO, |(at, _)| *at);
         let points = || {
-            self.0.iter().map(|(at, free)| (at.saturating_sub(origin).as_secs_f64(), as_float(*free)))
+            self.0
+                .iter()
+                .map(|(at, free)| (at.saturating_sub(origin).as_secs_f64(), as_float(*free)))
         };
         let mean_at = points().map(|(at, _)| at).sum::<f64>() / count;
         let mean_free = points().map(|(_, free)| free).sum::<f64>() / count;
@@ -156,9 +158,10 @@ mod tests {
     #[test]
     fn a_watermark_begins_at_its_percentage() {
         let of = |used| Watermark::of(used, 85, 98);
-        assert_eq!([of(84), of(85), of(97), of(98), of(100)].map(Watermark::as_str), [
-            "fine", "high", "high", "critical", "critical"
-        ]);
+        assert_eq!(
+            [of(84), of(85), of(97), of(98), of(100)].map(Watermark::as_str),
+            ["fine", "high", "high", "critical", "critical"]
+        );
     }
 
     proptest! {

@@ -21,7 +21,8 @@ use crate::{
 /// # Errors
 /// `insufficient_disk`; `storage_unavailable` when the buffer store does not answer.
 pub async fn refuse_if_it_would_not_fit(deps: &Deps) -> Result<()> {
-    let mut growing: Vec<BufferGrowth> = growing(deps).await?.into_iter().map(|(_, one)| one).collect();
+    let mut growing: Vec<BufferGrowth> =
+        growing(deps).await?.into_iter().map(|(_, one)| one).collect();
     growing.push(BufferGrowth::default());
     check(deps, &growing).await
 }

@@ -22,7 +22,11 @@ pub(super) async fn demand_room(tx: &Tx, deps: &Deps, user: &UserId) -> Result<(
     let settings = &deps.config.capture;
     let own = job::count_open_of(tx, Some(user)).await?;
     if own >= settings.queue_per_user {
-        return Err(full("Too many of your clips are being made; try again.", own, settings.queue_per_user));
+        return Err(full(
+            "Too many of your clips are being made; try again.",
+            own,
+            settings.queue_per_user,
+        ));
     }
     let all = job::count_open_of(tx, None).await?;
     if all >= settings.queue {

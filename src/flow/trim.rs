@@ -206,8 +206,7 @@ async fn needed_bytes(deps: &Deps, video: &Path, part: Part) -> Result<u64> {
     let needed = bytes.ok_or_else(gone)?.saturating_add(SLACK_BYTES);
     let free = stores::space(deps, Which::Clips).await?.free;
     // the pieces it is taken apart into lie beside the file that is made of them
-    let room =
-        needed.saturating_mul(2).saturating_add(quota::sum_reserved(deps.db.conn()).await?);
+    let room = needed.saturating_mul(2).saturating_add(quota::sum_reserved(deps.db.conn()).await?);
     capture::check_disk(free, room.saturating_add(deps.config.storage.min_free_bytes))?;
     Ok(needed)
 }

@@ -217,8 +217,8 @@ pub fn db_error(doing: &'static str, error: DbErr) -> Error {
 /// A server that stops, starts or is full, a lost connection, a deadlock, a lock or a statement that took too long, a
 /// serialization failure (PostgreSQL); busy or locked (SQLite).
 const TRANSIENT: [&str; 19] = [
-    "08000", "08001", "08003", "08004", "08006", "40001", "40P01", "53300", "55P03", "57014", "57P01",
-    "57P02", "57P03", "5", "6", "261", "262", "517", "773",
+    "08000", "08001", "08003", "08004", "08006", "40001", "40P01", "53300", "55P03", "57014",
+    "57P01", "57P02", "57P03", "5", "6", "261", "262", "517", "773",
 ];
 
 /// Whether another try may help: one of [`TRANSIENT`], a pool without a free place, a connection that broke.
@@ -231,9 +231,10 @@ fn is_transient(error: &DbErr) -> bool {
             if matches!(**cause, sea_orm::sqlx::Error::Io(_) | sea_orm::sqlx::Error::PoolTimedOut) {
                 return true;
             }
-            cause.as_database_error().and_then(|error| error.code()).is_some_and(|code| {
-                TRANSIENT.contains(&code.as_ref())
-            })
+            cause
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| TRANSIENT.contains(&code.as_ref()))
         }
         _ => false,
     }

@@ -49,10 +49,8 @@ async fn our_clock_steps(on: On, seconds: i64) {
 
     house.ready("ann", accepted.body["id"].as_str().expect("an id")).await;
     house.until_session("ann", &ann, "active", 2).await;
-    until("the new recording holds some seconds", async || {
-        held_by_newest(&house, &ann).await >= 4
-    })
-    .await;
+    until("the new recording holds some seconds", async || held_by_newest(&house, &ann).await >= 4)
+        .await;
     is_of_now(&house, &house.clip("ann", &ann, 2).await);
     assert_eq!(house.session("ann", &ann).await["epoch"], 2, "once is enough");
     assert!(!house.told("ann").await.contains(&"replay_buffer_stopped"));

@@ -47,7 +47,8 @@ async fn database_restarted() {
     assert_eq!(ready.body["checks"]["database"], "fail");
 
     server.start_again().await;
-    until("it is ready again", async || house.get("ann", "/health/ready").await.status == 200).await;
+    until("it is ready again", async || house.get("ann", "/health/ready").await.status == 200)
+        .await;
     assert_eq!(house.until_health("database", "ok").await["status"], "ok");
     // the recording went on meanwhile, and what it wrote is indexed
     until("what came meanwhile is indexed", async || {
@@ -107,6 +108,9 @@ async fn a_transaction_held_open_locks_a_row() {
     let house = House::open(On::Postgres).await;
     let (ann, _share) = house.recording("ann").await;
     let holder = connect(&house.app.place.database_url).await;
+    // we ourselves are thrown out after half a minute; others may stay as long as they like
+    let for_ever = "SET idle_in_transaction_session_timeout = 0";
+    holder.conn().execute_unprepared(for_ever).await.expect("set");
     let held = holder.begin().await.expect("a transaction");
     let lock = format!("SELECT id FROM session WHERE id = '{ann}' FOR UPDATE");
     held.execute_unprepared(&lock).await.expect("locked");
@@ -140,7 +144,8 @@ async fn sqlite_locked_by_another_process() {
         .expect("sqlite3");
     let mut input = tool.stdin.take().expect("piped");
     let mut output = std::io::BufReader::new(tool.stdout.take().expect("piped"));
-    let mut say = |text: &str| std::io::Write::write_all(&mut input, text.as_bytes()).expect("said");
+    let mut say =
+        |text: &str| std::io::Write::write_all(&mut input, text.as_bytes()).expect("said");
     say(".timeout 20000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n");
     let mut line = String::new();
     std::io::BufRead::read_line(&mut output, &mut line).expect("an answer");

@@ -6,9 +6,7 @@ use livekit_replay::{
     access::token::{self, Claims},
     clock::{Clock, ShiftedClock},
     domain::id::{CommunityId, UserId},
-    simulator::{
-        CallAction, CallFault, EgressView, Share, ShareHandle, SimConfig, Simulator,
-    },
+    simulator::{CallAction, CallFault, EgressView, Share, ShareHandle, SimConfig, Simulator},
     store::event::{self, Scope},
 };
 use reqwest::Method;
@@ -27,12 +25,8 @@ const QUICK: [(&str, &str); 7] = [
     ("rate_limits.capture_per_minute", "0"),
 ];
 
-pub const SMALL: Share = Share {
-    width: 160,
-    height: 90,
-    audio: false,
-    media: livekit_replay::simulator::Media::Live,
-};
+pub const SMALL: Share =
+    Share { width: 160, height: 90, audio: false, media: livekit_replay::simulator::Media::Live };
 
 /// What was answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,9 +105,10 @@ impl House {
         // longer than any deadline of the service: what hangs for ever fails here
         let answer = request.timeout(Duration::from_secs(60)).send().await.expect("an answer");
         let status = answer.status().as_u16();
-        let retry_after = answer.headers().get("retry-after").map(|value| {
-            value.to_str().expect("text").parse().expect("whole seconds")
-        });
+        let retry_after = answer
+            .headers()
+            .get("retry-after")
+            .map(|value| value.to_str().expect("text").parse().expect("whole seconds"));
         Answer { status, retry_after, body: answer.json().await.unwrap_or(Value::Null) }
     }
 

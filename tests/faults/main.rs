@@ -11,6 +11,7 @@ mod service;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod clock;
 mod cuttable;
 mod database;
@@ -19,5 +20,6 @@ mod ground;
 mod hooks;
 mod livekit;
 mod replicas;
+mod room;
 mod schedule;
 mod server;

@@ -28,8 +28,7 @@ impl Three {
         let first = Service::new(On::Postgres).await;
         let ((), second, third) =
             tokio::join!(first.start(None), first.replica("second"), first.replica("third"));
-        let how =
-            Connect { url: &first.place.database_url, max_connections: 1, create: false };
+        let how = Connect { url: &first.place.database_url, max_connections: 1, create: false };
         let db = Db::connect(how).await.expect("the database");
         Some(Three { first, others: [second, third], db })
     }
@@ -81,11 +80,14 @@ impl Three {
         let body = json!({ "sessionId": session["id"], "durationSeconds": 3 });
         let clip = self.ask(&self.others[0], user, "/capture", Some(body)).await;
         let id = clip["id"].as_str().expect("an id").to_owned();
-        let query = format!("SELECT lease_owner AS v FROM job WHERE clip_id = '{id}' AND state = 'running'");
+        let query = format!(
+            "SELECT lease_owner AS v FROM job WHERE clip_id = '{id}' AND state = 'running'"
+        );
         until("somebody has the job in hand", async || self.text(&query).await.is_some()).await;
         let owner = self.text(&query).await.expect("still in hand");
         let logs = ["service", "second", "third"].map(|name| {
-            std::fs::read_to_string(self.first.place.dir.join(format!("{name}.log"))).expect("a log")
+            std::fs::read_to_string(self.first.place.dir.join(format!("{name}.log")))
+                .expect("a log")
         });
         // the line `ready` names the process as leases do
         let replica = |log: &String| {
@@ -125,7 +127,8 @@ impl Three {
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_raced_by_three_on_an_empty_database() {
     let Some(three) = Three::start().await else { return };
-    let changes = "SELECT count(*)::text || ' ' || count(DISTINCT version)::text AS v FROM seaql_migrations";
+    let changes =
+        "SELECT count(*)::text || ' ' || count(DISTINCT version)::text AS v FROM seaql_migrations";
     let changes = three.text(changes).await.expect("counted");
     let (all, distinct) = changes.split_once(' ').expect("two");
     assert_eq!(all, distinct, "each change once");
@@ -156,7 +159,10 @@ async fn a_job_leased_by_one_that_dies_is_made_by_another() {
     assert_eq!(clips["total"], 1, "made once: {clips}");
     // it comes back and takes part
     all[holder].start(None).await;
-    assert_eq!(three.ask(all[holder], "ann", &format!("/clips/{clip}"), None).await["status"], "ready");
+    assert_eq!(
+        three.ask(all[holder], "ann", &format!("/clips/{clip}"), None).await["status"],
+        "ready"
+    );
     three.close().await;
 }
 
@@ -167,7 +173,8 @@ async fn sigterm_gives_a_job_back_and_loses_none() {
     let all = three.all();
     // must end well, and in time
     all[holder].end().await;
-    let row = format!("SELECT state || ' ' || attempts::text AS v FROM job WHERE clip_id = '{clip}'");
+    let row =
+        format!("SELECT state || ' ' || attempts::text AS v FROM job WHERE clip_id = '{clip}'");
     let row = three.text(&row).await.expect("the job");
     assert!(["queued 0", "running 0", "running 1", "done 1"].contains(&row.as_str()), "{row}");
     let alive = all[(holder + 1) % 3];

@@ -20,7 +20,10 @@ async fn runs(house: &House, job: &str) -> Vec<(i64, Option<i64>)> {
     let statement = Statement::from_string(conn.get_database_backend(), text);
     let rows = conn.query_all_raw(statement).await.expect("rows");
     let read = |row: &sea_orm::QueryResult| {
-        (row.try_get("", "started_at").expect("a time"), row.try_get("", "ended_at").expect("or none"))
+        (
+            row.try_get("", "started_at").expect("a time"),
+            row.try_get("", "ended_at").expect("or none"),
+        )
     };
     rows.iter().map(read).collect()
 }
@@ -33,9 +36,9 @@ async fn a_tick_while_the_last_one_still_runs(on: On) {
     house.call_fault("ListEgress", CallAction::Delay { ms: 2500 }, None);
     until("some slow runs have ended", async || {
         let all = runs(&house, "reconcile").await;
-        let slow = all.iter().filter(|(began, ended)| {
-            ended.is_some_and(|ended| ended - began > 2_000_000)
-        });
+        let slow = all
+            .iter()
+            .filter(|(began, ended)| ended.is_some_and(|ended| ended - began > 2_000_000));
         slow.count() >= 3
     })
     .await;
@@ -49,10 +52,8 @@ async fn a_tick_while_the_last_one_still_runs(on: On) {
     house.app.sim.clear_call_faults();
 
     let slow = runs(&house, "reconcile").await.len();
-    until("it runs at its pace again", async || {
-        runs(&house, "reconcile").await.len() >= slow + 4
-    })
-    .await;
+    until("it runs at its pace again", async || runs(&house, "reconcile").await.len() >= slow + 4)
+        .await;
     let health = house.health().await;
     let jobs = health["scheduler"].as_array().expect("jobs");
     let job = jobs.iter().find(|job| job["name"] == "reconcile").expect("listed");

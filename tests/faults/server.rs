@@ -30,7 +30,8 @@ impl Server {
 
     /// Stops it; whoever is connected is thrown out.
     pub async fn stop(&self) {
-        let stop = "POSTGRES_DATA=$DIR/pgdata; postgres_stop; ! [ -e $DIR/pgdata/db/postmaster.pid ]";
+        let stop =
+            "POSTGRES_DATA=$DIR/pgdata; postgres_stop; ! [ -e $DIR/pgdata/db/postmaster.pid ]";
         assert!(run(stop, &self.dir).await.0, "PostgreSQL does not stop");
     }
 
