@@ -9,7 +9,7 @@ use livekit_replay::{
 use serde_json::{Value, json};
 
 use crate::{
-    ground::{House, until},
+    house::{House, until},
     on_both_engines,
     support::On,
 };

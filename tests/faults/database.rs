@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::{
-    ground::{House, until},
+    house::{House, until},
     server::Server,
     support::{On, Place, postgres_url::postgres_url},
 };

@@ -7,7 +7,7 @@ use livekit_api::services::egress::EgressClient;
 use livekit_replay::{domain::id::SessionId, simulator::SimConfig, store::epoch};
 
 use crate::{
-    ground::{House, until},
+    house::{House, until},
     on_both_engines,
     support::{On, Place},
 };

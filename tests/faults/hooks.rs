@@ -4,7 +4,7 @@ use livekit_replay::simulator::{HookAction, HookFault};
 use serde_json::json;
 
 use crate::{
-    ground::{House, until},
+    house::{House, until},
     on_both_engines,
     support::On,
 };

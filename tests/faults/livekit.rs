@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     cuttable::Cuttable,
-    ground::{House, until},
+    house::{House, until},
     on_both_engines,
     support::{On, Place},
 };

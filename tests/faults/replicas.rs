@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
 
 use crate::{
-    ground::{SMALL, until},
+    house::{SMALL, until},
     process::Process,
     service::{Answer, Service},
     support::{On, postgres_url::postgres_url},

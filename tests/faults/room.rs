@@ -6,7 +6,7 @@ use livekit_replay::flow::stores;
 use serde_json::json;
 
 use crate::{
-    ground::House,
+    house::House,
     on_both_engines,
     support::{On, Place},
 };

@@ -4,7 +4,7 @@ use livekit_replay::simulator::CallAction;
 use sea_orm::{ConnectionTrait, Statement};
 
 use crate::{
-    ground::{House, until},
+    house::{House, until},
     on_both_engines,
     support::On,
 };

@@ -47,14 +47,30 @@ impl Server {
 
     pub async fn remove(self) {
         self.stop().await;
-        std::fs::remove_dir_all(&self.dir).expect("removed");
+    }
+}
+
+/// Whatever became of the test, no server and no file of it stays.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.dir.join("pgdata/db/postmaster.pid"));
+        let pid = pid.ok().and_then(|text| text.lines().next()?.parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            // all at once, as nothing of it is wanted any more
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
 async fn run(what: &str, dir: &Path) -> (bool, String) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres.sh");
     let mut command = Command::new("bash");
-    command.arg("-c").arg(format!("source {script}; {what}")).env("DIR", dir);
+    // what the test run itself has open is nothing to a server that goes on behind it
+    let alone =
+        "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval \"exec $fd>&-\"; done";
+    let text = format!("source {script}; {alone}; {what}");
+    command.arg("-c").arg(text).env("DIR", dir);
     let output = command.output().await.expect("bash");
     let text = [output.stdout.as_slice(), &output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
