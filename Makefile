@@ -1,9 +1,10 @@
-# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`, `make fuzz`, `make fuzz-http`.
+# The doors for people: `make setup`, `make demo`, `make test`, `make lint`, `make bench`, `make fuzz`, `make fuzz-http`,
+# `make rolling`.
 # Each needs bash, git, make and a Rust toolchain; everything else is installed or named by scripts/setup.sh (what the two
 # for fuzzing need besides, they name themselves).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz fuzz-http
+.PHONY: help setup demo test lint bench fuzz fuzz-http rolling
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,3 +33,6 @@ fuzz: ## random bytes for playlists, webhooks, windows and ranges; SECONDS_EACH=
 
 fuzz-http: ## generated requests for everything in the OpenAPI document, with good and bad tokens; EXAMPLES=100
 	@$(if $(EXAMPLES),EXAMPLES=$(EXAMPLES)) scripts/fuzz-http.sh
+
+rolling: setup ## an older release (COMMIT=, built from git) and this one beside each other under load, and back again
+	@scripts/rolling.sh $(COMMIT)

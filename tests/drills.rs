@@ -278,6 +278,13 @@ async fn make_older(place: &Place) {
     db.close().await.expect("closed");
 }
 
+/// A statement of the test's own.
+async fn say(place: &Place, statement: &str) {
+    let db = Database::connect(&place.database_url).await.expect("opened");
+    db.execute_unprepared(statement).await.expect("done");
+    db.close().await.expect("closed");
+}
+
 async fn a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused(on: On) {
     let house = House::open(on).await;
     let clip = house.capture().await;
@@ -285,7 +292,12 @@ async fn a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused(on: 
     let place = &closed.place;
     let at = |name: &str| place.dir.join(name).to_str().expect("text").to_owned();
     let (older, present, strange) = (at("older"), at("present"), at("strange"));
+    let newer = at("newer");
     went_well(&program(place, &["db", "backup", &present]).await);
+    say(place, "INSERT INTO schema_change (version, applied_at) VALUES ('m9999_of_tomorrow', 0)")
+        .await;
+    went_well(&program(place, &["db", "backup", &newer]).await);
+    say(place, "DELETE FROM schema_change WHERE version = 'm9999_of_tomorrow'").await;
     make_older(place).await;
     went_well(&program(place, &["db", "backup", &older]).await);
     went_well(&program(place, &["db", "migrate"]).await);
@@ -296,7 +308,16 @@ async fn a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused(on: 
     std::fs::write(&marker, r#"{"instanceId":"0badcafe"}"#).expect("written");
     let other = program(place, &["db", "restore", &present, "--dry-run"]).await;
     assert_eq!(other.status.code(), Some(1), "{other:?}");
+    // nobody can say whose the store is: that is not the same as nobody's
+    std::fs::remove_file(&marker).expect("removed");
+    std::fs::create_dir(&marker).expect("in its place");
+    let unreadable = program(place, &["db", "restore", &present, "--dry-run"]).await;
+    assert_eq!(unreadable.status.code(), Some(1), "{unreadable:?}");
+    std::fs::remove_dir(&marker).expect("removed");
     std::fs::write(&marker, own).expect("written");
+    let newer = program(place, &["db", "restore", &newer, "--dry-run"]).await;
+    assert_eq!(newer.status.code(), Some(1), "{newer:?}");
+    assert!(String::from_utf8_lossy(&newer.stderr).contains("m9999_of_tomorrow"), "{newer:?}");
     // one that has nothing of ours in it
     std::fs::copy(&present, &strange).expect("copied");
     if on == On::Sqlite {

@@ -219,6 +219,6 @@ fn segment_row(id: &SessionId, number: i64, file_name: String, began: Timestamp)
         height: Some(180),
         condemned_at: None,
         indexed_at: starts_at,
-        checksum: None,
+        crc: None,
     }
 }

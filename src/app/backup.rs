@@ -116,9 +116,11 @@ async fn restore_file(
         let told = match faults {
             Ok(faults) if !faults.is_empty() => Err(broken(from, &faults)),
             Ok(_) => match ours(config, from, named(&db).await).await {
-                // one of a newer release is refused here
-                Ok(()) if dry_run => schema::pending(&db).await.map(drop).map_err(Failure::from),
-                Ok(()) => mark_restored(&url, &db, clock).await,
+                Ok(()) => match schema::newer(&db).await?.first() {
+                    Some(newer) => Err(of_newer_release(from, newer)),
+                    None if dry_run => Ok(()),
+                    None => mark_restored(&url, &db, clock).await,
+                },
                 Err(failure) => Err(failure),
             },
             Err(error) => Err(error.into()),
@@ -138,6 +140,10 @@ async fn restore_file(
     put
 }
 
+fn of_newer_release(from: &Path, change: &str) -> Failure {
+    Failure::Failed(format!("{} is of a newer release: it has {change}", from.display()))
+}
+
 /// Which instance's database this is; none if it has no such thing.
 async fn named(db: &Db) -> Option<String> {
     setting::find(db.conn(), setting::INSTANCE_ID).await.ok().flatten()
@@ -151,13 +157,12 @@ async fn ours(config: &Config, from: &Path, instance: Option<String>) -> Result<
             from.display()
         )));
     };
-    match places::instance_of(&config.storage.clips).await {
-        Ok(store) if store.as_str() != instance => Err(Failure::Failed(format!(
+    match places::instance_of(&config.storage.clips).await? {
+        Some(store) if store.as_str() != instance => Err(Failure::Failed(format!(
             "{} is of instance {instance}, the clip store of {store}",
             from.display()
         ))),
-        // a store that is not there yet is nobody's
-        Ok(_) | Err(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -210,10 +215,14 @@ async fn restore_dump(
     let settings = told("setting").await?;
     let instance = settings.lines().find_map(|line| line.strip_prefix("instance_id\t"));
     ours(config, from, instance.map(ToOwned::to_owned)).await?;
-    let (known, applied) = (schema::known(), told("seaql_migrations").await?);
-    let names = applied.lines().filter_map(|line| line.split_once('\t')).map(|(name, _)| name);
-    if let Some(newer) = names.into_iter().find(|name| !known.iter().any(|known| known == name)) {
-        return Err(Failure::Failed(format!("{path} is of a newer release: it has {newer}")));
+    let known = schema::known();
+    for ledger in schema::ledgers() {
+        let applied = told(&ledger).await?;
+        let names = applied.lines().filter_map(|line| line.split_once('\t')).map(|(name, _)| name);
+        if let Some(newer) = names.into_iter().find(|name| !known.iter().any(|known| known == name))
+        {
+            return Err(of_newer_release(from, newer));
+        }
     }
     if dry_run {
         return Ok(());
@@ -286,7 +295,10 @@ fn operator(clock: &SharedClock) -> Caller {
 pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Result<u64, Failure> {
     places::make_data_dir(&config)?;
     let _locks = lock::acquire(&config).await?;
-    let instance = places::instance_of(&config.storage.clips).await?;
+    let store = &config.storage.clips;
+    let instance = places::instance_of(store).await?.ok_or_else(|| {
+        Failure::Failed(format!("{} has no marker: it is no clip store of ours", store.display()))
+    })?;
     if dry_run {
         let root = config.storage.clips.clone();
         let counted =

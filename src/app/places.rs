@@ -168,20 +168,23 @@ fn compare(path: &Path, instance: &InstanceId) -> Result<(), Failure> {
     )))
 }
 
-/// Whose store this is, by its marker.
+/// Whose store this is, by its marker; nobody's if there is none.
 ///
 /// # Errors
-/// [`Failure::Failed`] when there is no marker of ours.
-pub async fn instance_of(root: &Path) -> Result<InstanceId, Failure> {
+/// [`Failure::Failed`] when the store does not answer, or the marker is none of ours.
+pub async fn instance_of(root: &Path) -> Result<Option<InstanceId>, Failure> {
     let path = root.join(MARKER);
     let read = tokio::time::timeout(LIMIT, tokio::fs::read(&path)).await;
     let none = |why: String| Failure::Failed(format!("{}: {why}", path.display()));
     let text = read.map_err(|_| none("did not answer".to_owned()))?;
-    let text = text.map_err(|error| none(error.to_string()))?;
+    let text = match text {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|error| none(error.to_string()))?,
+    };
     let marker: Marker = serde_json::from_slice(&text).map_err(|error| none(error.to_string()))?;
     let id = marker.instance_id;
     let fits = id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if fits { Ok(InstanceId::new(id)) } else { Err(none("names no instance".to_owned())) }
+    if fits { Ok(Some(InstanceId::new(id))) } else { Err(none("names no instance".to_owned())) }
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {

@@ -173,6 +173,9 @@ pub struct Record {
     pub video_codec: Option<String>,
     /// `aac`, absent without audio.
     pub audio_codec: Option<String>,
+    /// Says nothing, as posters follow their clips; programs of the first release take a record without it for nobody's.
+    #[serde(skip_deserializing)]
+    pub has_poster: bool,
     /// Accepted.
     pub created_at: Timestamp,
 }
@@ -206,6 +209,7 @@ impl Record {
             height: clip.height,
             video_codec: clip.video_codec.clone(),
             audio_codec: clip.audio_codec.clone(),
+            has_poster: false,
             created_at: clip.created_at,
         }
     }

@@ -82,8 +82,8 @@ pub struct Model {
     pub condemned_at: Option<Timestamp>,
     /// When it was indexed, our clock.
     pub indexed_at: Timestamp,
-    /// Names the bytes that were indexed; none for what was indexed by an older release, or is not usable.
-    pub checksum: Option<i64>,
+    /// CRC-32 of the bytes that were indexed; none for what was indexed by an older release, or is not usable.
+    pub crc: Option<i64>,
 }
 
 /// No relations are followed.
@@ -152,7 +152,7 @@ pub async fn spoil<C: Conn>(
         .set(ActiveModel {
             state: Set(state),
             indexed_at: Set(again_from),
-            checksum: Set(None),
+            crc: Set(None),
             ..Default::default()
         })
         .filter(Column::SessionId.eq(row.session_id.clone()))

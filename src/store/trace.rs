@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Tables that hold nothing of a user.
-const NOBODYS: &[&str] = &["audit_entry", "seaql_migrations", "setting"];
+const NOBODYS: &[&str] = &["audit_entry", "schema_change", "seaql_migrations", "setting"];
 /// The one that says who is meant in the audit log; it is emptied last.
 const PERSONS: &str = "audit_person";
 /// Rows that go with their files, one by one, in the flows that know how.

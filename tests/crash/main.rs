@@ -13,6 +13,8 @@ mod presses;
 mod process;
 mod rates;
 mod replicas;
+mod rolling;
+mod schema;
 mod service;
 mod storms;
 #[path = "../support/mod.rs"]

@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `livekit-replay serve`, now and then running. It goes with its owner.
 pub struct Process {
+    program: PathBuf,
     settings: Vec<(&'static str, String)>,
     dir: PathBuf,
     child: Mutex<Option<Child>>,
@@ -38,6 +39,7 @@ impl Process {
         let log = dir.join(format!("{name}.log"));
         std::fs::write(&log, "").unwrap();
         Process {
+            program: PathBuf::from(env!("CARGO_BIN_EXE_livekit-replay")),
             settings,
             dir: dir.to_owned(),
             child: Mutex::new(None),
@@ -47,12 +49,17 @@ impl Process {
         }
     }
 
+    /// Another build of the program, from its next start on.
+    pub fn becomes(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     /// Starts it; `drill` is the place where it is to die.
     pub async fn spawn(&self, drill: Option<&str>) {
         let log = std::fs::OpenOptions::new().append(true).open(&self.log).unwrap();
         let from = log.metadata().unwrap().len();
         self.log_from.store(from, Ordering::SeqCst);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_livekit-replay"));
+        let mut command = Command::new(&self.program);
         command.arg("serve").current_dir(&self.dir).env_clear();
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);

@@ -100,14 +100,19 @@ impl Service {
 
     /// One more process on the same database, stores and LiveKit; webhooks go to the first.
     pub async fn replica(&self, name: &str) -> Process {
+        let process = self.sibling(name);
+        process.start(None).await;
+        process
+    }
+
+    /// As [`replica`](Self::replica), not started yet.
+    pub fn sibling(&self, name: &str) -> Process {
         let mut settings = settings(&self.place, &self.sim, &self.config, &self.more);
         let data = self.place.dir.join(name).display().to_string();
         settings.iter_mut().filter(|(key, _)| *key == "REPLAY__DATA_DIR").for_each(|(_, dir)| {
             dir.clone_from(&data);
         });
-        let process = Process::new(&self.place.dir, name, settings);
-        process.start(None).await;
-        process
+        Process::new(&self.place.dir, name, settings)
     }
 
     /// The end of the log, for those who look into a failure.

@@ -31,7 +31,7 @@ pub(in crate::flow) async fn recheck(
     row: &segment::Model,
     place: Place,
 ) -> Result<Option<SegmentState>> {
-    let (known, size) = (row.checksum, row.size_bytes);
+    let (known, size) = (row.crc, row.size_bytes);
     let work = move || look::again(&place.ours, &place.original);
     let seen = stores::work(&deps.stores, Which::Buffer, work).await?;
     Ok(match seen {

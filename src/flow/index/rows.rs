@@ -129,7 +129,7 @@ fn good(
         has_audio: facts.audio.is_some(),
         width: i32::try_from(facts.width).ok(),
         height: i32::try_from(facts.height).ok(),
-        checksum: Some(facts.checksum),
+        crc: Some(facts.checksum),
         ..blank(deps, epoch, candidate, place)
     }
 }
@@ -201,7 +201,7 @@ fn blank(
         has_audio: false,
         width: None,
         height: None,
-        checksum: None,
+        crc: None,
         condemned_at: None,
         // the patience with a bad file counts from its first sight
         indexed_at: place.old.map_or_else(|| deps.clock.now(), |row| row.indexed_at),

@@ -159,7 +159,7 @@ impl Attempt<'_> {
                 segments.push(SegmentFile {
                     path: ours.clone(),
                     pts_start_unwrapped: row.pts_start,
-                    checksum: row.checksum,
+                    checksum: row.crc,
                 });
                 wanted.push((original, ours));
             }

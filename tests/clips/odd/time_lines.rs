@@ -160,7 +160,7 @@ pub async fn time_stamps_that_wrap(mut bench: Bench) {
         height: Some(180),
         condemned_at: None,
         indexed_at: first,
-        checksum: None,
+        crc: None,
     };
     let bench_db = set.session.bench.deps.db.clone();
     segment::insert(bench_db.conn(), before).await.unwrap();
