@@ -76,11 +76,13 @@ async fn take(
         () = deps.stop.cancelled() => return Ok(false),
     };
     let place = place?;
-    let Some(job) = work::lease(deps, 1).await?.pop() else { return Ok(false) };
+    let Some((job, place)) = work::lease_for(deps, place).await? else { return Ok(false) };
     let deps = deps.clone();
     running.spawn(async move {
         attempt(&deps, &job, place).await;
         drop(hand);
+        // one that waits may be of a kind that there was no place for
+        deps.wake.jobs.notify_one();
     });
     Ok(true)
 }

@@ -56,6 +56,16 @@ pub const FIGURES: &[(&str, &str)] = &[
     ),
     ("livekit_replay_store_free_bytes", "free bytes, by store"),
     ("livekit_replay_store_total_bytes", "size, by store"),
+    (
+        "livekit_replay_store_hours_left",
+        "hours until a store is down to the reserve at the rate of the last half hour; +Inf: it is not filling, by store",
+    ),
+    ("livekit_replay_store_watermark", "0 fine, 1 high, 2 critical, by store"),
+    (
+        "livekit_replay_evictions_total",
+        "segments beyond the promised minutes that went because the disk was critically full",
+    ),
+    ("livekit_replay_refused_total", "refusals because a queue was full, by queue"),
     ("livekit_replay_store_usable", "1 if the store answered when last asked, by store"),
 ];
 
@@ -75,6 +85,8 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("pictures_copied", "pictures of a clip that are as they were recorded"),
     ("pictures_encoded", "pictures of a clip that were encoded again"),
     ("reason", "why"),
+    ("watermark", "how full a store is: fine, high or critical"),
+    ("hours_left", "until a store is down to the reserve at the rate measured"),
     ("keys", "public keys of tokens, by id and algorithm"),
 ];
 

@@ -78,6 +78,8 @@ pub const KEYS: &[Key] = &[
     key("capture.wait_seconds"),
     key("capture.tail_wait_seconds"),
     key("capture.workers"),
+    key("capture.queue"),
+    key("capture.queue_per_user"),
     key("capture.deadline_factor"),
     key("capture.stall_seconds"),
     key("capture.failed_keep_minutes"),

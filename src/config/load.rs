@@ -324,6 +324,8 @@ fn read_capture(reader: &mut Reader<'_>, buffer: &Buffer, server: &Server) -> Ca
             .duration("capture.tail_wait_seconds", SECOND, 0..=600)
             .unwrap_or(3 * buffer.segment + Duration::from_secs(10)),
         workers: workers.and_then(|count| usize::try_from(count).ok()).unwrap_or(cores),
+        queue: reader.number("capture.queue", 1..=1_000_000),
+        queue_per_user: reader.number("capture.queue_per_user", 1..=1_000_000),
         deadline_factor: reader.float("capture.deadline_factor", 0.1..=100.0).unwrap_or(2.0),
         stall: reader.duration("capture.stall_seconds", SECOND, 1..=3600).unwrap_or_default(),
         failed_keep: reader

@@ -218,6 +218,10 @@ pub struct Capture {
     pub tail_wait: Duration,
     /// Clips being cut at once.
     pub workers: usize,
+    /// Clips being made or waiting for it, of all users and replicas.
+    pub queue: u64,
+    /// The same of one user.
+    pub queue_per_user: u64,
     /// Deadline of cutting as a multiple of the window (at least 60 s).
     pub deadline_factor: f64,
     /// Cutting without progress for this long is ended.

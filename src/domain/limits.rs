@@ -69,14 +69,10 @@ impl BufferGrowth {
     }
 }
 
-/// Free bytes a start needs: the reserve, what the running buffers can still grow to, and a full new one.
-/// `kept` is how long a buffer keeps its media before cleanup takes it.
-pub fn bytes_needed_to_start(min_free_bytes: u64, kept: Duration, running: &[BufferGrowth]) -> u64 {
-    running
-        .iter()
-        .map(|buffer| buffer.room(kept))
-        .fold(min_free_bytes, u64::saturating_add)
-        .saturating_add(BufferGrowth::default().room(kept))
+/// Free bytes that are promised: the reserve, and what buffers can still grow to, a new one among them that holds
+/// nothing yet. `kept` is how long a buffer keeps its media before cleanup takes it.
+pub fn bytes_promised(reserve: u64, kept: Duration, growing: &[BufferGrowth]) -> u64 {
+    growing.iter().map(|buffer| buffer.room(kept)).fold(reserve, u64::saturating_add)
 }
 
 /// `insufficient_disk` if a start does not fit.
@@ -113,19 +109,19 @@ mod tests {
     #[test]
     fn a_start_needs_the_reserve_and_every_buffers_growth() {
         let kept = Duration::from_secs(600);
-        assert_eq!(bytes_needed_to_start(1000, kept, &[]), 600_001_000);
+        assert_eq!(bytes_promised(1000, kept, &[BufferGrowth::default()]), 600_001_000);
         let running = [
             BufferGrowth { bytes_per_second: Some(500_000), held_bytes: 100_000_000 },
             BufferGrowth { bytes_per_second: Some(500_000), held_bytes: 400_000_000 },
             BufferGrowth { bytes_per_second: None, held_bytes: 0 },
         ];
-        let needed = bytes_needed_to_start(1000, kept, &running);
-        assert_eq!(needed, 1000 + 200_000_000 + 600_000_000 + 600_000_000);
+        let needed = bytes_promised(1000, kept, &running);
+        assert_eq!(needed, 1000 + 200_000_000 + 600_000_000);
         assert!(check_disk(needed, needed).is_ok());
         let error = check_disk(needed - 1, needed).expect_err("too little");
         assert_eq!(error.code(), Code::InsufficientDisk);
         let endless = [BufferGrowth { bytes_per_second: Some(u64::MAX), held_bytes: 0 }];
-        assert_eq!(bytes_needed_to_start(1, kept, &endless), u64::MAX);
+        assert_eq!(bytes_promised(1, kept, &endless), u64::MAX);
     }
 
     proptest! {

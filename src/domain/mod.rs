@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod catalogue;
 pub mod event;
+pub mod forecast;
 pub mod id;
 pub mod keys;
 pub mod lifecycle;

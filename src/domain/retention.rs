@@ -58,6 +58,18 @@ pub enum Pressure {
     Critical,
 }
 
+impl SessionAge {
+    /// Who gives first when space is needed: what was discarded, then what is over, longest ago first, then what still
+    /// records. `began` orders those that are alike.
+    pub fn eviction_rank(self, began: Timestamp) -> (u8, Timestamp, Timestamp) {
+        match self {
+            SessionAge::Discarded => (0, began, began),
+            SessionAge::Ended { media_end, .. } => (1, media_end, began),
+            SessionAge::Live { .. } => (2, began, began),
+        }
+    }
+}
+
 /// A segment as retention sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptSegment<K> {
@@ -215,6 +227,27 @@ mod tests {
         let all = segments(lost, 730);
         let plan = plan_retention(NOW, age, &rules(), Pressure::Critical, &all, &[]);
         assert!(plan.condemn.iter().all(|at| *at < -900 - 600));
+    }
+
+    #[test]
+    fn what_is_over_longest_gives_first_and_what_records_last() {
+        let ended = |ago| SessionAge::Ended {
+            media_end: NOW.plus_seconds(-ago),
+            capturable_until: NOW.plus_seconds(600),
+        };
+        let mut sessions = [
+            ("records, new", SessionAge::Live { until: NOW }, -10),
+            ("over just now", ended(1), -900),
+            ("records, old", SessionAge::Live { until: NOW }, -800),
+            ("discarded", SessionAge::Discarded, -5),
+            ("over long ago", ended(300), -400),
+        ];
+        sessions.sort_by_key(|(_, age, began)| age.eviction_rank(NOW.plus_seconds(*began)));
+        let names = sessions.map(|(name, ..)| name);
+        assert_eq!(
+            names,
+            ["discarded", "over long ago", "over just now", "records, old", "records, new"]
+        );
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct OpenEpoch {
     pub deadline_at: Timestamp,
     /// When its newest segment came.
     pub last_segment_at: Option<Timestamp>,
+    /// Where its newest usable segment ends, screen time; only known when the room was asked, too.
+    pub media_end: Option<Timestamp>,
     /// When it was told to stop.
     pub stop_sent_at: Option<Timestamp>,
 }
@@ -91,6 +93,14 @@ const DEAD: &str = "dead";
 /// A share that was not there twice, this far apart, is not coming back as the same track. Most egresses have ended by
 /// themselves by then.
 const SURELY_GONE: Duration = Duration::from_secs(2);
+
+/// A recording's media that is this much newer than its arrival was placed by a clock that has been set back since;
+/// two replicas' clocks may differ by less.
+const FROM_THE_FUTURE_US: i64 = 5_000_000;
+/// Media that arrives this much after it was on the screen, and has for a minute, was placed by a clock that has been
+/// set forward since; a busy egress lags by a few seconds.
+const LONG_AGO_US: i64 = 60_000_000;
+const FOR_A_MINUTE: Duration = Duration::from_secs(60);
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,11 +274,21 @@ fn plan_with_share(
     let republished = newest.video != *video;
     let audio_came = has_audio && !newest.has_audio;
     let too_old = now.since(newest.sent_at) >= patience.max_epoch;
-    let wanted =
-        (republished && newest.answered_at.is_some()) || (works && (audio_came || too_old));
+    let other_clock = is_of_another_clock(newest, now);
+    let wanted = (republished && newest.answered_at.is_some())
+        || (works && (audio_came || too_old || other_clock));
     if wanted && session.restart_at.is_none_or(|at| now >= at) {
         steps.push(Step::StartEpoch);
     }
+}
+
+/// Whether our clock was set forward or back since the epoch's was fixed by it: what it records is not found under the
+/// present moment any more. The next epoch's clock is fixed anew.
+fn is_of_another_clock(epoch: &OpenEpoch, now: Timestamp) -> bool {
+    let (Some(arrived), Some(end)) = (epoch.last_segment_at, epoch.media_end) else { return false };
+    let late = arrived.micros_since(end);
+    let lags = late > LONG_AGO_US && now.since(epoch.sent_at) >= FOR_A_MINUTE;
+    late < -FROM_THE_FUTURE_US || lags
 }
 
 fn plan_status(
@@ -329,6 +349,7 @@ mod tests {
             answered_at: Some(at(1)),
             deadline_at: at(65),
             last_segment_at: Some(at(100)),
+            media_end: None,
             stop_sent_at: None,
         }
     }
@@ -432,6 +453,24 @@ mod tests {
             plan(&active(vec![old]), &share("TR_v"), &PATIENCE, at(3600)),
             vec![Step::StartEpoch]
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_a_planned_change() {
+        let recorded = |arrived: i64, end: i64| {
+            let epoch = OpenEpoch {
+                last_segment_at: Some(at(arrived)),
+                media_end: Some(at(end)),
+                ..epoch(1)
+            };
+            plan(&active(vec![epoch]), &share("TR_v"), &PATIENCE, at(arrived + 1))
+        };
+        assert_eq!(recorded(100, 96), vec![], "as ever");
+        assert_eq!(recorded(100, 104), vec![], "another replica's clock");
+        assert_eq!(recorded(100, 60), vec![], "a busy egress");
+        assert_eq!(recorded(100, 190), vec![Step::StartEpoch], "set back");
+        assert_eq!(recorded(200, 110), vec![Step::StartEpoch], "set forward");
+        assert_eq!(recorded(40, -30), vec![], "at the beginning much may be late");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Deps, authorize, crash, idempotency, index,
     material::Material,
-    outbox, probe, shares,
+    outbox, probe, queue, shares,
     stores::{self, Which},
 };
 use crate::{
@@ -136,7 +136,8 @@ async fn accept(
     let found = judge(&material, &resolved, request.gap_policy, now)?;
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved_bytes = i64::try_from(needed).unwrap_or(i64::MAX);
-    check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
+    let promised = quota::sum_reserved(&tx).await?.saturating_add(needed);
+    check_disk(free_bytes, promised.saturating_add(deps.config.storage.min_free_bytes))?;
     reserve(&tx, deps, &material.session.user_id, reserved_bytes, now).await?;
 
     let row = clip_row(&material.session, &resolved, &request, title, visibility, now);
@@ -313,7 +314,7 @@ pub(super) fn has_gaps(gaps: &[Gap]) -> Error {
     Error::new(Code::WindowHasGaps, "Parts of this window were not recorded.").with("gaps", list)
 }
 
-/// Reserves the clip's bytes with its owner's account.
+/// Reserves the clip's bytes with its owner's account, and sees that there is room in the queue.
 pub(super) async fn reserve(
     tx: &Tx,
     deps: &Deps,
@@ -323,7 +324,7 @@ pub(super) async fn reserve(
 ) -> Result<()> {
     let default = deps.config.limits.user_quota_bytes;
     let Err(account) = quota::reserve(tx, user, bytes, default, now).await? else {
-        return Ok(());
+        return queue::demand_room(tx, deps, user).await;
     };
     Err(quota_exceeded(&account, default, bytes))
 }

@@ -25,7 +25,11 @@ use crate::{
 };
 
 /// Condemned rows whose bytes are removed in one go.
-const BATCH: u64 = 256;
+const BATCH: u64 = 128;
+/// Segments condemned in one transaction: it holds the session's row, and on SQLite everybody who writes.
+const AT_ONCE: usize = 256;
+/// Between two goes of a large sweep: disk and database are others', too. Nobody waits while the disk is critically full.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a pass did (or, dry, would have done).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -43,6 +47,8 @@ pub struct Counts {
     pub failed_files: u64,
     /// Whether the disk was critically full.
     pub critical: bool,
+    /// Of those condemned: younger than cleanup's age, taken because it was.
+    pub evicted: u64,
 }
 
 /// One pass over every session with a buffer. `period` is the time between two passes.
@@ -51,14 +57,26 @@ pub struct Counts {
 /// `storage_unavailable` when the buffer store is not there: then nothing is condemned and nothing deleted.
 pub async fn run(deps: &Deps, period: Duration, dry_run: bool) -> Result<Counts> {
     stores::demand_ours(deps, Which::Buffer).await?;
-    let pressure = pressure(deps).await?;
+    let mut pressure = pressure(deps).await?;
     let mut counts = Counts { critical: pressure == Pressure::Critical, ..Counts::default() };
-    for session in session::list_with_buffer(deps.db.conn()).await? {
-        condemn_of(deps, &session, period, pressure, dry_run, &mut counts).await?;
+    let mut sessions = session::list_with_buffer(deps.db.conn()).await?;
+    if counts.critical {
+        let now = deps.clock.now();
+        sessions.sort_by_key(|session| age(session, now).eviction_rank(session.created_at));
+    }
+    for session in &sessions {
+        let evicted = counts.evicted;
+        condemn_of(deps, session, period, pressure, dry_run, &mut counts).await?;
+        if counts.evicted > evicted && !dry_run {
+            // no more is taken than is needed
+            unlink_condemned(deps, pressure, &mut counts).await?;
+            tell_eviction(session, counts.evicted - evicted);
+            pressure = self::pressure(deps).await?;
+        }
     }
     if !dry_run {
         crash::point("between-condemn-and-unlink");
-        unlink_condemned(deps, &mut counts).await?;
+        unlink_condemned(deps, pressure, &mut counts).await?;
         metrics::counter!("livekit_replay_segments_deleted_total").increment(counts.deleted_files);
         metrics::counter!("livekit_replay_segment_bytes_deleted_total")
             .increment(counts.deleted_bytes);
@@ -90,19 +108,48 @@ async fn condemn_of(
         counts.refused_pinned += first.kept_pinned as u64;
         return Ok(());
     }
-    let tx = deps.db.begin().await?;
-    if !session::lock_for_pins(&tx, &session.id).await? {
-        return store::rollback(tx).await;
+    let ordinary = match pressure {
+        Pressure::Normal => first.condemn.len(),
+        Pressure::Critical => {
+            let db = deps.db.conn();
+            plan(deps, db, session, now, period, Pressure::Normal).await?.condemn.len()
+        }
+    };
+    counts.evicted += (first.condemn.len() - ordinary.min(first.condemn.len())) as u64;
+    loop {
+        let tx = deps.db.begin().await?;
+        if !session::lock_for_pins(&tx, &session.id).await? {
+            return store::rollback(tx).await;
+        }
+        let plan = plan(deps, &tx, session, now, period, pressure).await?;
+        let mut condemned = 0;
+        for (epoch, number) in plan.condemn.iter().take(AT_ONCE) {
+            let one = segment::condemn_one(&tx, &session.id, *epoch, *number, now).await?;
+            condemned += u64::from(one);
+        }
+        store::commit(tx).await?;
+        counts.condemned += condemned;
+        if plan.condemn.len() <= AT_ONCE || condemned == 0 {
+            counts.refused_pinned += plan.kept_pinned as u64;
+            return Ok(());
+        }
+        breathe(pressure).await;
     }
-    let plan = plan(deps, &tx, session, now, period, pressure).await?;
-    let mut condemned = 0;
-    for (epoch, number) in &plan.condemn {
-        condemned += u64::from(segment::condemn_one(&tx, &session.id, *epoch, *number, now).await?);
+}
+
+async fn breathe(pressure: Pressure) {
+    match pressure {
+        Pressure::Normal => tokio::time::sleep(PAUSE).await,
+        Pressure::Critical => tokio::task::yield_now().await,
     }
-    store::commit(tx).await?;
-    counts.condemned += condemned;
-    counts.refused_pinned += plan.kept_pinned as u64;
-    Ok(())
+}
+
+fn tell_eviction(session: &session::Model, segments: u64) {
+    metrics::counter!("livekit_replay_evictions_total").increment(segments);
+    tracing::warn!(
+        session.id = %session.id, segments,
+        "the buffer's disk is critically full: what lies beyond the promised minutes went"
+    );
 }
 
 async fn plan<C: store::Conn>(
@@ -148,7 +195,7 @@ fn age(session: &session::Model, now: Timestamp) -> SessionAge {
 }
 
 /// Removes the bytes of everything condemned, also of earlier passes that died.
-async fn unlink_condemned(deps: &Deps, counts: &mut Counts) -> Result<()> {
+async fn unlink_condemned(deps: &Deps, pressure: Pressure, counts: &mut Counts) -> Result<()> {
     loop {
         let condemned = segment::list_condemned(deps.db.conn(), BATCH).await?;
         let mut gone = 0;
@@ -162,6 +209,7 @@ async fn unlink_condemned(deps: &Deps, counts: &mut Counts) -> Result<()> {
         if (condemned.len() as u64) < BATCH || gone == 0 {
             return Ok(());
         }
+        breathe(pressure).await;
     }
 }
 

@@ -222,3 +222,32 @@ pub(super) async fn sweep(deps: &Deps, dry_run: bool) -> Result<u64> {
     }
     Ok(gone)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_a_bounded_number_of_streams_and_so_has_a_user() {
+        let hub = Hub::default();
+        let mut seats = Vec::new();
+        let refused = loop {
+            match hub.seat(&UserId::new(format!("user-{}", seats.len()))) {
+                Ok(seat) => seats.push(seat),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused.code(), Code::Overloaded);
+        assert!(refused.retry_delay().is_some());
+        assert_eq!(seats.len(), most_streams());
+        seats.pop();
+        // the room that one left is anybody's
+        let seat = hub.seat(&UserId::new("user-0")).expect("room");
+        drop((seat, seats));
+        let own: Vec<_> = (0..STREAMS_OF_ONE).map(|_| hub.seat(&UserId::new("ann"))).collect();
+        assert!(own.iter().all(Result::is_ok));
+        let ninth = hub.seat(&UserId::new("ann")).expect_err("too many");
+        assert_eq!(ninth.code(), Code::RateLimited);
+        assert!(hub.seat(&UserId::new("bob")).is_ok());
+    }
+}

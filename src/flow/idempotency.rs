@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::{
     domain::{id::UserId, time::Timestamp},
     error::{Code, Error, Result},
-    flow::Deps,
+    flow::{Deps, work},
     store::{Conn, idempotency},
 };
 
@@ -66,6 +66,7 @@ pub async fn begin(
     lease: Duration,
 ) -> Result<Begun> {
     let give_up_at = tokio::time::Instant::now() + lease + LOOK_AGAIN;
+    let mut seat = None;
     loop {
         let bell = deps.wake.clips.notified();
         let now = deps.clock.now();
@@ -92,6 +93,9 @@ pub async fn begin(
                 "The first request with this Idempotency-Key is still running.",
             )
             .retry_after(Duration::from_secs(2)));
+        }
+        if seat.is_none() {
+            seat = Some(work::seat(&deps.places.repeats(), "repeats")?);
         }
         tokio::select! {
             () = bell => {}

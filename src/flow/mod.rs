@@ -36,6 +36,7 @@ pub mod place;
 pub mod poster;
 pub mod preview;
 pub mod probe;
+mod queue;
 pub mod rate_limit;
 pub mod reading;
 pub mod reap;

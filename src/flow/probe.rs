@@ -15,6 +15,7 @@ use super::{
     stores::{MARKER, Probed, Space, Which, space_of, unavailable},
 };
 use crate::{
+    domain::forecast::Watermark,
     error::{Code, Error, Result},
     media::files::{Found, Trouble, read_plain, remove_plain},
 };
@@ -66,17 +67,6 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
             "a store changed"
         );
     }
-    if let Some(space) = space {
-        metrics::gauge!("livekit_replay_store_free_bytes", "store" => which.as_str())
-            .set(space.free as f64);
-        if space.used_percent() >= deps.config.storage.high_percent {
-            tracing::warn!(
-                store = which.as_str(),
-                used_percent = space.used_percent(),
-                "a store is filling up"
-            );
-        }
-    }
     metrics::gauge!("livekit_replay_store_usable", "store" => which.as_str()).set(if usable {
         1.0
     } else {
@@ -84,6 +74,9 @@ pub async fn ask(deps: &Deps, which: Which) -> Probed {
     });
     let probed = Probed { at: deps.clock.now(), took: began.elapsed(), trouble, readable, space };
     store.keep(probed.clone());
+    if let Some(space) = space {
+        tell_room(deps, which, space, before.and_then(|before| before.space));
+    }
     probed
 }
 
@@ -138,6 +131,42 @@ pub fn says_full(words: &str) -> bool {
     ["No space left on device", "os error 28", "Disk quota exceeded"]
         .iter()
         .any(|full| words.contains(full))
+}
+
+/// How much room there is and how long it lasts: as figures, and as a warning when a watermark is reached.
+fn tell_room(deps: &Deps, which: Which, space: Space, before: Option<Space>) {
+    let name = which.as_str();
+    let (now, config) = (space.watermark(&deps.config), &deps.config);
+    let forecast = deps.stores.get(which).forecast(config.storage.min_free_bytes);
+    metrics::gauge!("livekit_replay_store_free_bytes", "store" => name).set(space.free as f64);
+    let level = match now {
+        Watermark::Fine => 0.0,
+        Watermark::High => 1.0,
+        Watermark::Critical => 2.0,
+    };
+    metrics::gauge!("livekit_replay_store_watermark", "store" => name).set(level);
+    if let Some(forecast) = forecast {
+        let hours = forecast.hours_left.unwrap_or(f64::INFINITY);
+        metrics::gauge!("livekit_replay_store_hours_left", "store" => name).set(hours);
+    }
+    let was = before.map_or(Watermark::Fine, |space| space.watermark(config));
+    let hours_left = forecast.and_then(|forecast| forecast.hours_left);
+    let used_percent = space.used_percent();
+    match (was == now, now) {
+        (true, _) => {}
+        (false, Watermark::Fine) => {
+            tracing::info!(store = name, used_percent, "a store has room again");
+        }
+        (false, _) => {
+            tracing::warn!(
+                store = name,
+                used_percent,
+                watermark = now.as_str(),
+                hours_left,
+                "a store is filling up"
+            );
+        }
+    }
 }
 
 fn words(trouble: &Trouble) -> String {

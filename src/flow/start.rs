@@ -81,6 +81,11 @@ pub async fn start(
     let row = new_row(deps, starter, request, community, &chosen, arrived_at);
     let first = accept(deps, starter, row.clone(), &chosen).await?;
     crash::point("after-row");
+    if let Err(error) = super::disk::refuse_if_it_does_not_fit(deps, &row.id).await {
+        epoch::end(deps, &first, "start_failed", Some(error.chain())).await?;
+        place::fail_start(deps, &row).await?;
+        return Err(error);
+    }
     match epoch::launch(deps, &row, first).await {
         Ok(()) => {
             tracing::info!(session.id = %row.id, user.id = %row.user_id, "replay buffer started");

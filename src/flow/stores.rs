@@ -2,13 +2,18 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::{
     config::Config,
-    domain::time::Timestamp,
+    domain::{
+        forecast::{Forecast, Samples, Watermark},
+        time::Timestamp,
+    },
     error::{Code, Error, Result},
     flow::Deps,
     media::files::{Found, Gate, Trouble, read_plain},
@@ -58,6 +63,7 @@ pub struct Store {
     /// The way in.
     pub gate: Gate,
     last: Mutex<Option<Probed>>,
+    measured: Mutex<Samples>,
 }
 
 /// How a store was last found.
@@ -91,6 +97,12 @@ impl Space {
         let percent = (u128::from(used) * 100).div_ceil(u128::from(self.total.max(1)));
         u8::try_from(percent).unwrap_or(100)
     }
+
+    /// How full it is by the settings.
+    pub fn watermark(&self, config: &Config) -> Watermark {
+        let storage = &config.storage;
+        Watermark::of(self.used_percent(), storage.high_percent, storage.critical_percent)
+    }
 }
 
 impl Stores {
@@ -118,8 +130,19 @@ impl Store {
         })
     }
 
+    /// How long it lasts, by what was measured in this process.
+    pub fn forecast(&self, reserve: u64) -> Option<Forecast> {
+        self.measured.lock().unwrap_or_else(|broken| broken.into_inner()).forecast(reserve)
+    }
+
     /// Keeps how it was found.
     pub fn keep(&self, probed: Probed) {
+        if let Some(space) = probed.space {
+            static BEGAN: OnceLock<Instant> = OnceLock::new();
+            let at = BEGAN.get_or_init(Instant::now).elapsed();
+            let mut measured = self.measured.lock().unwrap_or_else(|broken| broken.into_inner());
+            measured.take(at, space.free);
+        }
         *self.last.lock().unwrap_or_else(|broken| broken.into_inner()) = Some(probed);
     }
 }

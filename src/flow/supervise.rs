@@ -23,7 +23,7 @@ use crate::{
     store::{
         self, Set,
         epoch::{self, EpochStatus},
-        session,
+        segment, session,
     },
 };
 
@@ -117,6 +117,10 @@ async fn supervise(
     let wants_look =
         steps.contains(&Step::LookAtRoom) || (look == Look::Now && session.status.holds_place());
     if wants_look {
+        if let Some(newest) = watched.open.last_mut() {
+            newest.media_end =
+                segment::find_end(deps.db.conn(), &session.id, newest.number).await?;
+        }
         match find_share(deps, session).await {
             Ok((share, chosen)) => {
                 steps = supervision::plan(&watched, &share, &patience, deps.clock.now());
@@ -193,6 +197,7 @@ fn open_epoch(row: &epoch::Model) -> OpenEpoch {
         answered_at: row.answered_at,
         deadline_at: row.deadline_at,
         last_segment_at: row.last_segment_at,
+        media_end: None,
         stop_sent_at: row.stop_sent_at,
     }
 }

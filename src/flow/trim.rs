@@ -31,7 +31,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     media::{files::remove_plain, micros_to_ticks, mp4, publish},
-    store::{clip, job},
+    store::{clip, job, quota},
 };
 
 /// For the file's own structure.
@@ -206,7 +206,7 @@ async fn needed_bytes(deps: &Deps, video: &Path, part: Part) -> Result<u64> {
     let needed = bytes.ok_or_else(gone)?.saturating_add(SLACK_BYTES);
     let free = stores::space(deps, Which::Clips).await?.free;
     // the pieces it is taken apart into lie beside the file that is made of them
-    let room = needed.saturating_mul(2);
+    let room = needed.saturating_mul(2).saturating_add(quota::sum_reserved(deps.db.conn()).await?);
     capture::check_disk(free, room.saturating_add(deps.config.storage.min_free_bytes))?;
     Ok(needed)
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::{text_enum::text_enum, time::Timestamp},
+    domain::{forecast::Watermark, text_enum::text_enum, time::Timestamp},
     error::{Code, Error, Result},
     store::{Conn, maintenance, setting},
 };
@@ -43,6 +43,9 @@ text_enum!(
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 /// A run may begin that much late before it is called overdue.
 const OVERDUE_AFTER: Duration = Duration::from_secs(60);
+/// A run that began that far ahead of the present moment began before the clock was set back; less is a replica's
+/// clock that is a little fast.
+const SET_BACK: Duration = Duration::from_secs(60);
 /// The clip store is walked through every that many minutes.
 const THOROUGH_MINUTES: u32 = 10;
 
@@ -108,11 +111,50 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
         let tick = format!("every:{}", deps.replica);
         maintenance::begin_again(conn, job.as_str(), tick, now).await?
     } else {
-        maintenance::claim(conn, job.as_str(), meant.to_rfc3339(), now).await?
+        claim(deps, job, meant, now).await?
     };
     let Some(run) = claimed else { return Ok(None) };
     let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES);
-    execute(deps, job, run, thorough, false).await.map(Some)
+    let run = execute(deps, job, run, thorough, false).await?;
+    if job == Job::StorageProbe {
+        relieve(deps, meant).await?;
+    }
+    Ok(Some(run))
+}
+
+/// A critically full disk does not wait for the next cleanup: one of the replicas that see it begins at once.
+async fn relieve(deps: &Deps, seen: Timestamp) -> Result<()> {
+    let space = deps.stores.buffer.last().and_then(|probed| probed.space);
+    if space.is_none_or(|space| space.watermark(&deps.config) != Watermark::Critical) {
+        return Ok(());
+    }
+    let (job, tick) = (Job::SegmentCleanup, format!("critical {}", seen.to_rfc3339()));
+    let now = deps.clock.now();
+    let run = maintenance::claim(deps.db.conn(), job.as_str(), tick, now).await?;
+    match run {
+        Some(run) => execute(deps, job, run, false, false).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Claims a tick. One that is taken may be so by a run under a clock that has been set back since: its moment comes
+/// again then, and is claimed anew, once.
+async fn claim(
+    deps: &Deps,
+    job: Job,
+    meant: Timestamp,
+    now: Timestamp,
+) -> Result<Option<maintenance::Model>> {
+    let (conn, tick) = (deps.db.conn(), meant.to_rfc3339());
+    if let Some(run) = maintenance::claim(conn, job.as_str(), tick.clone(), now).await? {
+        return Ok(Some(run));
+    }
+    let last = maintenance::find_last(conn, job.as_str()).await?;
+    let Some(ahead) = last.filter(|last| last.started_at > now.plus(SET_BACK)) else {
+        return Ok(None);
+    };
+    let tick = format!("{tick} after {}", ahead.started_at.to_rfc3339());
+    maintenance::claim(conn, job.as_str(), tick, now).await
 }
 
 /// Runs a job at once, whatever its cadence. A dry run touches nothing, and is not recorded: it would look as if the

@@ -33,6 +33,14 @@ pub const LEASE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How soon it is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// Clips up to this length are short: a place is kept for them.
+const SHORT: Duration = Duration::from_secs(120);
+/// Who may wait for a place to stream or to look, a few seconds each.
+const WAITING: usize = 64;
+/// Webhooks of LiveKit that are being applied; LiveKit sends one that is refused again.
+const INTAKE: usize = 256;
+/// Repeats of requests that wait for the first one's answer.
+const REPEATS: usize = 128;
 /// How often a lease is renewed.
 pub const RENEW: Duration = Duration::from_secs(10);
 
@@ -44,6 +52,10 @@ pub const RENEW: Duration = Duration::from_secs(10);
 pub struct Places {
     all: OnceLock<Arc<Semaphore>>,
     seats: OnceLock<Arc<Semaphore>>,
+    long: OnceLock<Arc<Semaphore>>,
+    waiting: OnceLock<Arc<Semaphore>>,
+    intake: OnceLock<Arc<Semaphore>>,
+    repeats: OnceLock<Arc<Semaphore>>,
     streaming: Arc<Mutex<HashSet<UserId>>>,
 }
 
@@ -77,6 +89,27 @@ impl Places {
         Arc::clone(self.seats.get_or_init(made))
     }
 
+    /// Places that long clips may have: one fewer than there are (at least one).
+    fn long(&self, config: &Config) -> Arc<Semaphore> {
+        let made = || Arc::new(Semaphore::new(config.capture.workers.saturating_sub(1).max(1)));
+        Arc::clone(self.long.get_or_init(made))
+    }
+
+    /// Seats of those who wait for a place to stream or to look.
+    pub fn waiting(&self) -> Arc<Semaphore> {
+        Arc::clone(self.waiting.get_or_init(|| Arc::new(Semaphore::new(WAITING))))
+    }
+
+    /// Places of LiveKit's webhooks that were answered and are being applied.
+    pub fn intake(&self) -> Arc<Semaphore> {
+        Arc::clone(self.intake.get_or_init(|| Arc::new(Semaphore::new(INTAKE))))
+    }
+
+    /// Seats of repeated requests that wait for the first one's answer.
+    pub fn repeats(&self) -> Arc<Semaphore> {
+        Arc::clone(self.repeats.get_or_init(|| Arc::new(Semaphore::new(REPEATS))))
+    }
+
     /// The user's turn to stream.
     ///
     /// # Errors
@@ -97,6 +130,7 @@ impl Places {
         config: &Config,
         longest: Duration,
     ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let _waiting = seat(&self.waiting(), "looks")?;
         let both = async {
             let seat = self.seats(config).acquire_owned().await;
             (seat, self.get(config).acquire_owned().await)
@@ -113,6 +147,7 @@ impl Places {
     /// # Errors
     /// [`Code::Overloaded`].
     pub async fn take(&self, config: &Config, longest: Duration) -> Result<OwnedSemaphorePermit> {
+        let _waiting = seat(&self.waiting(), "looks")?;
         let taken = tokio::time::timeout(longest, self.get(config).acquire_owned()).await;
         taken
             .map_err(|_| busy("Too many videos are being made at the moment; try again."))?
@@ -125,6 +160,9 @@ impl Places {
 pub struct Place {
     all: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
+    /// Of a long clip: where it has its place among the long ones, too.
+    among_long: Option<Arc<Semaphore>>,
+    long: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
@@ -135,21 +173,43 @@ impl Place {
     pub async fn take(all: &Arc<Semaphore>) -> Result<Place> {
         let held = Arc::clone(all).acquire_owned().await;
         let held = held.map_err(|error| Error::internal("taking a place", error))?;
-        Ok(Place { all: Arc::clone(all), held: Some(held) })
+        Ok(Place { all: Arc::clone(all), held: Some(held), among_long: None, long: None })
     }
 
     /// Somebody else may have it.
     pub fn let_go(&mut self) {
         self.held = None;
+        self.long = None;
     }
 
     /// Whether there is one, now.
     pub fn regain(&mut self) -> bool {
+        if self.held.is_some() {
+            return true;
+        }
+        if let Some(among) = &self.among_long {
+            self.long = Arc::clone(among).try_acquire_owned().ok();
+            if self.long.is_none() {
+                return false;
+            }
+        }
+        self.held = Arc::clone(&self.all).try_acquire_owned().ok();
         if self.held.is_none() {
-            self.held = Arc::clone(&self.all).try_acquire_owned().ok();
+            self.long = None;
         }
         self.held.is_some()
     }
+}
+
+/// One of these seats, at once.
+///
+/// # Errors
+/// [`Code::Overloaded`].
+pub fn seat(among: &Arc<Semaphore>, queue: &'static str) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(among).try_acquire_owned().map_err(|_| {
+        metrics::counter!("livekit_replay_refused_total", "queue" => queue).increment(1);
+        busy("Too much is waiting at the moment; try again.")
+    })
 }
 
 /// Somebody found no place.
@@ -176,13 +236,44 @@ pub async fn any_due(deps: &Deps) -> Result<bool> {
 
 /// Leases up to `count` due jobs, of users in turn.
 pub async fn lease(deps: &Deps, count: u64) -> Result<Vec<Leased>> {
+    lease_of(deps, count, None).await
+}
+
+/// [`lease`], of clips of at most that length.
+async fn lease_of(deps: &Deps, count: u64, longest: Option<Duration>) -> Result<Vec<Leased>> {
     let now = deps.clock.now();
     if !job::any_due(deps.db.conn(), now).await? {
         return Ok(Vec::new());
     }
     let owner = format!("{}/{}", deps.replica, uuid::Uuid::now_v7().simple());
-    let jobs = job::lease(&deps.db, &owner, count, now, now.plus(LEASE)).await?;
+    let jobs = job::lease(&deps.db, &owner, count, longest, now, now.plus(LEASE)).await?;
     Ok(jobs.into_iter().map(|job| Leased { job, owner: owner.clone() }).collect())
+}
+
+/// Leases a job for a place. Long clips never take all places: while they have theirs, only a short one is taken up.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lease_for(deps: &Deps, mut place: Place) -> Result<Option<(Leased, Place)>> {
+    let among_long = deps.places.long(&deps.config);
+    place.long = Arc::clone(&among_long).try_acquire_owned().ok();
+    let longest = place.long.is_none().then_some(SHORT);
+    let Some(leased) = lease_of(deps, 1, longest).await?.pop() else { return Ok(None) };
+    let found = match &leased.job.clip_id {
+        // a lease that is ours is worked off, even if nobody can say how long it is
+        Some(id) => clip::find(deps.db.conn(), id).await.ok().flatten(),
+        None => None,
+    };
+    if found.is_some_and(|clip| is_long(&clip)) {
+        place.among_long = Some(among_long);
+    } else {
+        place.long = None;
+    }
+    Ok(Some((leased, place)))
+}
+
+fn is_long(clip: &Clip) -> bool {
+    clip.requested_to.since(clip.requested_from) > SHORT
 }
 
 /// Makes the leases of a process that died here run out at once. Only where this process is the only one.

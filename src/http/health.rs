@@ -17,7 +17,7 @@ use crate::{
     access::Caller,
     error::{Code, Error},
     flow::{
-        authorize, figures,
+        Deps, authorize, figures,
         health::{self, Found, FoundStore, Status},
         stores::Which,
     },
@@ -92,7 +92,10 @@ async fn detailed(State(state): State<AppState>, caller: Caller) -> Answer<Json<
         instance_id: deps.instance.as_str().to_owned(),
         database: part(&database, json!({ "engine": engine, "poolOpen": open, "poolIdle": idle })),
         schema: part(&schema, json!({})),
-        storage: Storage { buffer: store_part(&buffer), clips: store_part(&clips) },
+        storage: Storage {
+            buffer: store_part(deps, Which::Buffer, &buffer),
+            clips: store_part(deps, Which::Clips, &clips),
+        },
         livekit: part(&livekit, json!({})),
         ffmpeg: part(&ffmpeg.0, json!({ "version": ffmpeg.1 })),
         jobs: json!({ "open": jobs.ok(), "workers": deps.config.capture.workers }),
@@ -130,7 +133,9 @@ struct Detailed {
     scheduler: Vec<JobReportView>,
 }
 
-/// Both stores: `status`, `writable`, `latencyMs`, `freeBytes`, `totalBytes`.
+/// Both stores: `status`, `writable`, `latencyMs`, `freeBytes`, `totalBytes`, `usedPercent`, `watermark` (`fine`, `high`,
+/// `critical`), and by what was measured in the last half hour `writtenBytesPerSecond` (less what was deleted) and
+/// `hoursLeft` until the reserve is reached, null if that is not in sight.
 #[derive(Debug, Serialize, ToSchema)]
 struct Storage {
     #[schema(value_type = Object)]
@@ -151,13 +156,19 @@ fn part(found: &Found, more: Value) -> Value {
     part
 }
 
-fn store_part(store: &FoundStore) -> Value {
+fn store_part(deps: &Deps, which: Which, store: &FoundStore) -> Value {
+    let forecast = deps.stores.get(which).forecast(deps.config.storage.min_free_bytes);
+    let tenths = |value: f64| (value * 10.0).round() / 10.0;
     part(
         &store.found,
         json!({
             "writable": store.found.status == Status::Ok,
             "freeBytes": store.space.map(|space| space.free),
             "totalBytes": store.space.map(|space| space.total),
+            "usedPercent": store.space.map(|space| space.used_percent()),
+            "watermark": store.space.map(|space| space.watermark(&deps.config).as_str()),
+            "writtenBytesPerSecond": forecast.map(|forecast| forecast.bytes_per_second.round()),
+            "hoursLeft": forecast.and_then(|forecast| forecast.hours_left).map(tenths),
         }),
     )
 }

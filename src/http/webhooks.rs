@@ -30,6 +30,7 @@ struct Taken {
     responses(
         (status = 200, description = "Taken, also when it does not concern us", body = Taken),
         (status = 401, description = "The signature does not fit", content_type = "application/problem+json"),
+        (status = 503, description = "`overloaded`: too many are being applied; send it again", content_type = "application/problem+json"),
     )
 )]
 async fn receive(
@@ -41,8 +42,11 @@ async fn receive(
         headers.get(axum::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let event = state.webhooks.receive(authorization, &body)?;
     let deps = state.deps.clone();
+    // whoever signs may be taken at his word, but not for more than is kept up with
+    let place = flow::work::seat(&deps.places.intake(), "webhooks")?;
     metrics::counter!("livekit_replay_webhooks_total").increment(1);
     state.deps.tasks.spawn(async move {
+        let _place = place;
         if let Err(error) = flow::webhook::apply(&deps, &event).await {
             // not worth a retry by the sender: the reconcile pass makes up for it
             tracing::warn!(event.id = %event.id, error = ?error, "a webhook could not be applied");

@@ -275,6 +275,11 @@ impl Sim {
         Ok(())
     }
 
+    /// Sets the egress host's clock forward (or back, with a negative number of milliseconds).
+    pub fn step_host_clock(&self, ms: i64) {
+        self.world.host_clock_stepped_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
     /// No segment comes out for a while; then all that are due.
     pub fn pause_sink(&self, egress_id: &str, duration: Duration) -> Result<()> {
         self.egress(egress_id)?.pause_until(Instant::now() + duration);

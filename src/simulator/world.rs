@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -165,6 +165,8 @@ pub(super) struct World {
     state: Mutex<State>,
     /// Moves whenever tracks come or go.
     changed: watch::Sender<u64>,
+    /// How far the egress host's clock was set off since the start, milliseconds.
+    pub(super) host_clock_stepped_ms: AtomicI64,
 }
 
 impl World {
@@ -176,7 +178,16 @@ impl World {
         scratch: PathBuf,
     ) -> World {
         let state = Mutex::new(State::default());
-        World { config, hooks, tasks, cancel, scratch, state, changed: watch::Sender::new(0) }
+        World {
+            config,
+            hooks,
+            tasks,
+            cancel,
+            scratch,
+            state,
+            changed: watch::Sender::new(0),
+            host_clock_stepped_ms: AtomicI64::new(0),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -203,7 +214,8 @@ impl World {
 
     /// The egress host's clock.
     pub(super) fn egress_clock_ns(&self, our_ms: u64) -> i64 {
-        (our_ms as i64 + self.config.egress.host_clock_skew_ms) * 1_000_000
+        let stepped = self.host_clock_stepped_ms.load(Ordering::Relaxed);
+        (our_ms as i64 + self.config.egress.host_clock_skew_ms + stepped) * 1_000_000
     }
 
     pub(super) fn note_call(&self, service: &str, method: &str) -> Option<CallAction> {

@@ -3,6 +3,8 @@
 
 mod turn;
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     Condition, Order, QueryOrder, QuerySelect,
@@ -123,12 +125,17 @@ pub async fn enqueue_render(
         .map_err(|error| db_error("enqueueing a job", error))
 }
 
-/// Queued jobs whose moment has come, and running ones whose lease ran out.
+/// Farther ahead than any pause or lease of a job: a time beyond it was written before the clock was set back.
+const BEYOND_ANY_PAUSE: Duration = Duration::from_secs(300);
+
+/// Queued jobs whose moment has come, and running ones whose lease ran out; also those whose time was written under a
+/// clock that has been set back since, or they would wait until it is where it was.
 fn due(now: Timestamp) -> Condition {
-    let queued =
-        Condition::all().add(Column::State.eq(JobState::Queued)).add(Column::RunAfter.lte(now));
-    let abandoned =
-        Condition::all().add(Column::State.eq(JobState::Running)).add(Column::LeaseUntil.lt(now));
+    let beyond = now.plus(BEYOND_ANY_PAUSE);
+    let come = Condition::any().add(Column::RunAfter.lte(now)).add(Column::RunAfter.gt(beyond));
+    let over = Condition::any().add(Column::LeaseUntil.lt(now)).add(Column::LeaseUntil.gt(beyond));
+    let queued = Condition::all().add(Column::State.eq(JobState::Queued)).add(come);
+    let abandoned = Condition::all().add(Column::State.eq(JobState::Running)).add(over);
     Condition::any().add(queued).add(abandoned)
 }
 
@@ -146,12 +153,14 @@ pub async fn any_due<C: Conn>(db: &C, now: Timestamp) -> Result<bool> {
 }
 
 /// Leases up to `count` due jobs: queued ones whose moment has come, running ones whose lease ran out. Users take
-/// turns: first who has the fewest jobs running, of these who was served least recently, of his the oldest. Turns are
-/// those before the call, so whoever wants them exact leases one at a time.
+/// turns: first who has the fewest jobs running, of these who was served least recently, of his the one that has waited
+/// longest, where a long clip counts as asked for later by its length. Turns are those before the call, so whoever wants
+/// them exact leases one at a time. With `longest` only clips of at most that length are leased.
 pub async fn lease(
     db: &Db,
     owner: &str,
     count: u64,
+    longest: Option<Duration>,
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<Model>> {
@@ -160,9 +169,10 @@ pub async fn lease(
     let chosen = Entity::find()
         .select_only()
         .column(Column::Id)
-        .filter(due(now))
+        .filter(Condition::all().add(due(now)).add_option(longest.map(turn::is_no_longer_than)))
         .order_by(turn::running_of_its_user(now), Order::Asc)
         .order_by(turn::last_of_its_user(), Order::Asc)
+        .order_by(turn::age_less_length(), Order::Asc)
         .order_by_asc(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(count)
@@ -440,11 +450,17 @@ pub async fn list_open_clips<C: Conn>(db: &C) -> Result<Vec<ClipId>> {
 
 /// How many jobs wait or run.
 pub async fn count_open<C: Conn>(db: &C) -> Result<u64> {
-    Entity::find()
-        .filter(Column::State.is_in([JobState::Queued, JobState::Running]))
-        .count(db)
-        .await
-        .map_err(|error| db_error("counting open jobs", error))
+    count_open_of(db, None).await
+}
+
+/// How many jobs wait or run, of one user or of all.
+pub async fn count_open_of<C: Conn>(db: &C, user: Option<&UserId>) -> Result<u64> {
+    let open = Entity::find().filter(Column::State.is_in([JobState::Queued, JobState::Running]));
+    let open = match user {
+        Some(user) => open.filter(Column::UserId.eq(user.clone())),
+        None => open,
+    };
+    open.count(db).await.map_err(|error| db_error("counting open jobs", error))
 }
 
 /// Forgets jobs that ended before `before`; says how many.

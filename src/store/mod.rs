@@ -110,6 +110,9 @@ impl Db {
         options.map_sqlx_postgres_opts(|postgres: PgConnectOptions| {
             postgres.application_name("livekit-replay").options([
                 ("statement_timeout", "15000"),
+                // shorter than anybody waits for a place in the pool: a row that somebody holds for long holds up who
+                // needs it, and not everybody else with him
+                ("lock_timeout", "7000"),
                 ("idle_in_transaction_session_timeout", "30000"),
             ])
         });
@@ -211,7 +214,14 @@ pub fn db_error(doing: &'static str, error: DbErr) -> Error {
     }
 }
 
-/// Deadlock or serialization failure (PostgreSQL), busy (SQLite), a pool without a free place, a lost connection.
+/// A server that stops, starts or is full, a lost connection, a deadlock, a lock or a statement that took too long, a
+/// serialization failure (PostgreSQL); busy or locked (SQLite).
+const TRANSIENT: [&str; 19] = [
+    "08000", "08001", "08003", "08004", "08006", "40001", "40P01", "53300", "55P03", "57014",
+    "57P01", "57P02", "57P03", "5", "6", "261", "262", "517", "773",
+];
+
+/// Whether another try may help: one of [`TRANSIENT`], a pool without a free place, a connection that broke.
 fn is_transient(error: &DbErr) -> bool {
     match error {
         DbErr::ConnectionAcquire(_) => true,
@@ -221,9 +231,10 @@ fn is_transient(error: &DbErr) -> bool {
             if matches!(**cause, sea_orm::sqlx::Error::Io(_) | sea_orm::sqlx::Error::PoolTimedOut) {
                 return true;
             }
-            cause.as_database_error().and_then(|error| error.code()).is_some_and(|code| {
-                matches!(code.as_ref(), "40001" | "40P01" | "57P01" | "57014" | "5" | "261" | "517")
-            })
+            cause
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| TRANSIENT.contains(&code.as_ref()))
         }
         _ => false,
     }

@@ -136,6 +136,20 @@ pub async fn settle(tx: &Tx, user: &UserId, reserved: i64, used: i64) -> Result<
         .map_err(|error| db_error("settling bytes", error))
 }
 
+/// Bytes reserved for clips that are being made, of everybody.
+pub async fn sum_reserved<C: Conn>(db: &C) -> Result<u64> {
+    let rows = Entity::find()
+        .select_only()
+        .column(Column::ReservedBytes)
+        .filter(Column::ReservedBytes.gt(0))
+        .into_tuple::<i64>()
+        .all(db)
+        .await
+        .map_err(|error| db_error("adding up reservations", error))?;
+    let bytes = rows.into_iter().map(|bytes| u64::try_from(bytes).unwrap_or(0));
+    Ok(bytes.fold(0, u64::saturating_add))
+}
+
 /// Sets the allowance.
 pub async fn set_quota<C: Conn>(
     db: &C,

@@ -14,6 +14,9 @@ const MIGRATION_LOCK: i64 = 0x6c6b_7265_706c_6179;
 /// A change that was taken back before it was released.
 const CHECKSUMS: &str = "m0014_checksums_anew";
 
+/// How long one statement of a change may take, and how long a replica waits for another that makes it: ten minutes.
+const MIGRATION_MS: u64 = 600_000;
+
 /// Brings the schema up to this binary's version. Safe when several replicas do it at once: on PostgreSQL a session
 /// lock on a pool of one connection, on SQLite the file has one writer. A schema that a newer release has brought further
 /// is left as it is: it is made to serve this one too (`docs/operations.md`).
@@ -24,7 +27,12 @@ pub async fn migrate_up(url: &str, db: &Db) -> Result<()> {
             // Session locks belong to one connection: never taken from a larger pool.
             let single =
                 Db::connect(super::Connect { url, max_connections: 1, create: false }).await?;
-            let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
+            // The deadlines of daily work are not meant for it: a change of a large table takes its time, and whoever
+            // waits for it waits as long.
+            let lock = format!(
+                "SET statement_timeout = {MIGRATION_MS}; SET lock_timeout = {MIGRATION_MS}; \
+                 SELECT pg_advisory_lock({MIGRATION_LOCK})"
+            );
             single
                 .conn()
                 .execute_unprepared(&lock)

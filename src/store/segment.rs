@@ -284,6 +284,23 @@ impl Span {
     }
 }
 
+/// The end on the screen of the newest usable segment of an epoch.
+pub async fn find_end<C: Conn>(
+    db: &C,
+    session: &SessionId,
+    epoch: i32,
+) -> Result<Option<Timestamp>> {
+    let newest = Entity::find()
+        .filter(Column::SessionId.eq(session.clone()))
+        .filter(Column::Epoch.eq(epoch))
+        .filter(Column::State.eq(SegmentState::Usable))
+        .order_by_desc(Column::Number)
+        .one(db)
+        .await
+        .map_err(|error| db_error("looking for the newest segment", error))?;
+    Ok(newest.map(|row| row.ends_at))
+}
+
 /// Where the segments of a session lie that are not condemned.
 pub async fn list_spans<C: Conn>(db: &C, session: &SessionId) -> Result<Vec<Span>> {
     Entity::find()

@@ -53,6 +53,9 @@ on_both_engines!(
     turns::a_single_clip_does_not_wait_behind_eight_of_somebody_else,
     turns::who_has_least_running_is_next_and_then_who_waited_longest,
     turns::every_job_is_leased_once_however_many_lease,
+    turns::a_short_clip_is_not_stuck_behind_ten_long_ones,
+    turns::a_long_clip_that_has_waited_lets_no_newer_one_pass,
+    turns::long_clips_leave_a_place_for_a_short_one,
     turns::jobs_of_a_release_without_turns_get_their_users,
     turns::who_waits_for_his_window_holds_no_place_and_gets_no_turn_before_others,
 );

@@ -7,6 +7,7 @@ use livekit_replay::{
     flow::work::{self, Place},
     store::{self, Page, job, schema},
 };
+use sea_orm::ConnectionTrait;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
@@ -163,5 +164,104 @@ pub async fn jobs_of_a_release_without_turns_get_their_users(mut bench: Bench) {
     assert_eq!(job_of(&bench, &clip).await.user_id, Some(UserId::new("ann")));
     bench.run_jobs();
     assert_eq!(settled(&bench, &clip["id"]).await["status"], "ready");
+    bench.close().await;
+}
+
+/// Says that a clip was asked for with so many seconds; how many there really are is of no account to turns.
+async fn lengthen(bench: &Bench, clip: &Value, seconds: i64) {
+    let id = clip["id"].as_str().unwrap();
+    let change = format!(
+        "UPDATE clip SET requested_from = requested_to - {} WHERE id = '{id}'",
+        seconds * 1_000_000
+    );
+    bench.deps.db.conn().execute_unprepared(&change).await.unwrap();
+}
+
+/// Says that a clip's job was made so many seconds earlier.
+async fn asked_earlier(bench: &Bench, clip: &Value, seconds: i64) {
+    let id = clip["id"].as_str().unwrap();
+    let change = format!(
+        "UPDATE job SET created_at = created_at - {} WHERE clip_id = '{id}'",
+        seconds * 1_000_000
+    );
+    bench.deps.db.conn().execute_unprepared(&change).await.unwrap();
+}
+
+async fn asked(bench: &Bench, user: &str, session: &Recorded<'_>, seconds: i64) -> Value {
+    let clip = accepted(bench, user, session.window(2, 6)).await.json();
+    lengthen(bench, &clip, seconds).await;
+    clip
+}
+
+/// The clips in the order in which one worker makes them.
+async fn one_after_the_other(bench: &Bench) -> Vec<String> {
+    let mut order = Vec::new();
+    while let Some(leased) = work::lease(&bench.deps, 1).await.unwrap().pop() {
+        order.push(leased.job.clip_id.clone().unwrap().into_string());
+        let db = bench.deps.db.conn();
+        assert!(job::finish(db, &leased.job.id, &leased.owner, bench.now()).await.unwrap());
+    }
+    order
+}
+
+fn id(clip: &Value) -> &str {
+    clip["id"].as_str().unwrap()
+}
+
+pub async fn a_short_clip_is_not_stuck_behind_ten_long_ones(bench: Bench) {
+    let (ann, bob) = (recorded(&bench, "ann").await, recorded(&bench, "bob").await);
+    let mut long = Vec::new();
+    for _ in 0..10 {
+        long.push(asked(&bench, "ann", &ann, 600).await);
+    }
+    let own = asked(&bench, "ann", &ann, 30).await;
+    let other = asked(&bench, "bob", &bob, 30).await;
+    let order = one_after_the_other(&bench).await;
+    assert_eq!(order[..2], [id(&own), id(&other)]);
+    let long: Vec<_> = long.iter().map(id).collect();
+    assert_eq!(order[2..], long, "the oldest first");
+    bench.close().await;
+}
+
+pub async fn a_long_clip_that_has_waited_lets_no_newer_one_pass(bench: Bench) {
+    let ann = recorded(&bench, "ann").await;
+    let (waited, fresh) =
+        (asked(&bench, "ann", &ann, 600).await, asked(&bench, "ann", &ann, 600).await);
+    asked_earlier(&bench, &waited, 580).await;
+    let short = asked(&bench, "ann", &ann, 30).await;
+    let order = one_after_the_other(&bench).await;
+    assert_eq!(order, [id(&waited), id(&short), id(&fresh)]);
+    bench.close().await;
+}
+
+pub async fn long_clips_leave_a_place_for_a_short_one(bench: Bench) {
+    let (ann, bob) = (recorded(&bench, "ann").await, recorded(&bench, "bob").await);
+    let places = bench.deps.places.get(&bench.deps.config);
+    let workers = bench.deps.config.capture.workers;
+    assert!(workers >= 2, "one place is everybody's");
+    for _ in 0..workers + 2 {
+        asked(&bench, "ann", &ann, 600).await;
+    }
+    let take = async || {
+        let place = Place::take(&places).await.unwrap();
+        work::lease_for(&bench.deps, place).await.unwrap()
+    };
+    let mut taken = Vec::new();
+    for _ in 0..workers - 1 {
+        taken.push(take().await.expect("a long one"));
+    }
+    assert!(take().await.is_none(), "the last place is kept");
+    let short = asked(&bench, "bob", &bob, 30).await;
+    let (leased, place) = take().await.expect("the short one");
+    assert_eq!(leased.job.clip_id.as_ref().unwrap().as_str(), id(&short));
+    drop(place);
+    // who waits for his window lets both places go, and takes up both again
+    let (_, waiting) = taken.last_mut().unwrap();
+    waiting.let_go();
+    let next = take().await.expect("another long one");
+    assert!(!waiting.regain(), "no place among the long ones");
+    drop(next);
+    assert!(waiting.regain());
+    assert!(take().await.is_none());
     bench.close().await;
 }

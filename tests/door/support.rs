@@ -331,6 +331,8 @@ fn config(directory: &std::path::Path, url: &str) -> Config {
             wait: seconds(1),
             tail_wait: seconds(1),
             workers: 1,
+            queue: 1000,
+            queue_per_user: 100,
             deadline_factor: 2.0,
             stall: seconds(30),
             failed_keep: seconds(3600),

@@ -54,6 +54,8 @@ pub fn settings(dir: &Path, sim: &Sim, url: String) -> Config {
             wait: secs(15),
             tail_wait: secs(16),
             workers: 2,
+            queue: 1000,
+            queue_per_user: 100,
             deadline_factor: 2.0,
             stall: secs(30),
             failed_keep: secs(3600),

@@ -457,6 +457,8 @@ fn config(dir: &Path, url: &str) -> config::Config {
             wait: seconds(40),
             tail_wait: seconds(16),
             workers: 2,
+            queue: 1000,
+            queue_per_user: 100,
             deadline_factor: 2.0,
             stall: seconds(30),
             failed_keep: seconds(3600),

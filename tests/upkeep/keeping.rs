@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use livekit_replay::{
         Deps, audit, cleanup,
         clip_files::{self, ClipFiles},
         probe, reap, sweep,
+        upkeep::{self, Job},
     },
     store::{self, clip, pin, quota, segment, session},
 };
@@ -159,6 +161,86 @@ pub async fn an_hour_of_recording_leaves_the_promise_and_little_more(bench: Benc
     // every file has its row and the other way round
     assert!(held.iter().all(|row| session.directory.join(&row.file_name).is_file()));
     assert_eq!(held.len() + 1, files, "and the live playlist");
+    bench.close().await;
+}
+
+pub async fn a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin(bench: Bench) {
+    let mut config = (*bench.deps.config).clone();
+    // every disk is as full as that
+    config.storage.critical_percent = 0;
+    config.jobs.segment_cleanup = "0 0 0 1 1 *".to_owned();
+    let deps = Deps { config: Arc::new(config), ..bench.deps.clone() };
+    let session = bench.session("anna", "room").await;
+    *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
+    // 14 minutes: more than the 10 that are promised, less than ordinary cleanup keeps
+    for number in 0..420_u64 {
+        session.record(number);
+        bench.pass_seconds(2);
+    }
+    session.index().await;
+    let clip = ready_clip("anna", &session, bench.now(), 0);
+    let clip = clip::Model { status: ClipStatus::Processing, ..clip };
+    assert!(clip::insert(bench.deps.db.conn(), clip.clone()).await.expect("a row"));
+    let oldest = session.screen(0);
+    let held =
+        pin_window(&deps, &session, &clip.id, Window::new(oldest, oldest.plus_seconds(9))).await;
+    assert!(held.len() >= 4, "{held:?}");
+    let ordinary = cleanup::run(&bench.deps, PERIOD, false).await.expect("a pass");
+    assert_eq!((ordinary.condemned, ordinary.evicted, ordinary.critical), (0, 0, false));
+
+    // the probe finds it so, and cleanup does not wait for its own time
+    upkeep::run_tick(&deps, Job::StorageProbe).await.expect("asked").expect("ran");
+    let jobs = upkeep::status(&deps).await.expect("listed");
+    let cleaned = jobs.into_iter().find(|job| job.name == "segment-cleanup").expect("listed");
+    let counts = cleaned.last_run.expect("it ran").counts;
+    assert_eq!(counts["critical"], true, "{counts:?}");
+    assert_eq!(counts["evicted"], counts["condemned"]);
+    assert_eq!(counts["deletedFiles"], counts["condemned"]);
+    assert!(counts["refusedPinned"].as_u64() >= Some(4), "{counts:?}");
+    assert!(held.iter().all(|file| file.exists()), "a pinned segment went");
+    let left = session.segments().await;
+    let promised = bench.now().plus_seconds(-600);
+    let kept = left.iter().filter(|row| row.ends_at > promised).count();
+    assert!((295..=302).contains(&kept), "{kept} of the promised minutes");
+    assert!(left.len() <= kept + held.len() + 4, "{} are left", left.len());
+    bench.close().await;
+}
+
+pub async fn a_large_sweep_lets_others_write(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
+    for number in 0..1200_u64 {
+        session.record(number);
+        bench.pass_seconds(2);
+    }
+    session.index().await;
+    let before = session.segments().await.len();
+    assert!(before > 600, "{before}");
+    session.end(0).await;
+    bench.pass_seconds(1);
+    let over = tokio_util::sync::CancellationToken::new();
+    let writer = async {
+        let mut writes = 0;
+        while !over.is_cancelled() {
+            let tx = bench.deps.db.begin().await.expect("a transaction");
+            assert!(session::lock_for_pins(&tx, &session.id).await.expect("locked"));
+            store::commit(tx).await.expect("committed");
+            writes += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        writes
+    };
+    let sweep = async {
+        let counts = cleanup::run(&bench.deps, PERIOD, false).await.expect("a pass");
+        over.cancel();
+        counts
+    };
+    let (counts, writes) = futures::join!(sweep, writer);
+    assert_eq!(counts.condemned, before as u64);
+    assert_eq!(counts.deleted_files, before as u64);
+    println!("{before} segments went, others wrote {writes} times meanwhile");
+    // condemned in one go, the session would have been locked from the first to the last
+    assert!(writes >= 5, "{writes}");
     bench.close().await;
 }
 

@@ -37,6 +37,8 @@ on_both_engines!(
     indexing::two_replicas_index_the_same_thing_once,
     keeping::captures_and_cleanup_never_meet_on_a_segment,
     keeping::an_hour_of_recording_leaves_the_promise_and_little_more,
+    keeping::a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin,
+    keeping::a_large_sweep_lets_others_write,
     keeping::a_buffer_goes_when_its_time_is_over_and_nothing_holds_it,
     keeping::nothing_of_others_is_touched,
     keeping::the_clip_store_gives_rows_back_and_sets_the_unknown_aside,

@@ -259,7 +259,8 @@ pub(in crate::flow) async fn retry_failed(
     let found = capture::judge(&material, &resolved, capture::gap_policy_of(&clip), now)?;
     let needed = found.needed_bytes(&material, resolved.window);
     let reserved = i64::try_from(needed).unwrap_or(i64::MAX);
-    capture::check_disk(free_bytes, needed.saturating_add(deps.config.storage.min_free_bytes))?;
+    let promised = quota::sum_reserved(&tx).await?.saturating_add(needed);
+    capture::check_disk(free_bytes, promised.saturating_add(deps.config.storage.min_free_bytes))?;
     // in the order of locks: clip, account
     if !clip::make_processing_again(&tx, id, reserved, now).await? {
         return Err(Error::new(Code::ClipNotReady, "This clip is being tried again already."));

@@ -1,0 +1,136 @@
+//! LiveKit itself: away, slow, broken, of another mind about our key, or silent about what it did.
+
+use livekit_replay::simulator::{CallAction, SimConfig, Simulator};
+use serde_json::json;
+
+use crate::{
+    cuttable::Cuttable,
+    house::{House, until},
+    on_both_engines,
+    support::{On, Place},
+};
+
+on_both_engines!(
+    livekit_unreachable,
+    livekit_slow_and_silent,
+    livekit_answers_500,
+    livekit_rejects_our_key_for_a_while,
+    start_egress_times_out_but_did_start,
+);
+
+async fn livekit_unreachable(on: On) {
+    let sim = Simulator::start(SimConfig::default()).await.expect("the simulator starts");
+    let way = Cuttable::to(&sim.url()).await;
+    let place = Place::new(on).await;
+    let house = House::around(place, sim, &[("livekit.url", &way.url())]).await;
+    let (ann, _share) = house.recording("ann").await;
+    let (bob, _share) = house.recording("bob").await;
+    house.shares("cid");
+    way.cut().await;
+
+    house.start("cid").await.is_for_later("livekit_unreachable");
+    let health = house.until_health("livekit", "degraded").await;
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(house.get("cid", "/health/ready").await.status, 200, "clips are served without it");
+    // what records goes on, and gives clips
+    house.clip("ann", &ann, 2).await;
+    let shown = house.session("ann", &ann).await;
+    assert_eq!((&shown["status"], &shown["epoch"]), (&json!("active"), &json!(1)));
+    // a stop is taken at once, and carried out when LiveKit is back
+    assert_eq!(house.post("bob", &format!("/stop/{bob}"), json!({})).await.status, 200);
+    house.until_told("bob", "replay_buffer_stopped").await;
+    assert_eq!(house.running_egresses().len(), 2, "nobody can tell LiveKit");
+
+    way.mend().await;
+    assert_eq!(house.until_health("livekit", "ok").await["status"], "ok");
+    house.until_session("bob", &bob, "stopped", 1).await;
+    until("the stopped one's egress is over", async || house.running_egresses().len() == 1).await;
+    house.recording("cid").await;
+    assert_eq!(house.session("ann", &ann).await["epoch"], 1, "nobody replaced what works");
+    assert!(!house.told("ann").await.contains(&"replay_buffer_degraded"));
+    house.close().await;
+    way.cut().await;
+}
+
+async fn livekit_slow_and_silent(on: On) {
+    let house = House::open(on).await;
+    house.call_fault("*", CallAction::Delay { ms: 700 }, None);
+    let (ann, _share) = house.recording("ann").await;
+    assert_eq!(house.health().await["livekit"]["status"], "ok", "slow is not away");
+    house.app.sim.clear_call_faults();
+
+    // every question hangs: each ends at its own deadline, none for ever
+    house.call_fault("*", CallAction::Hang, None);
+    house.shares("bob");
+    house.start("bob").await.is_for_later("livekit_unreachable");
+    house.until_health("livekit", "degraded").await;
+    house.clip("ann", &ann, 2).await;
+    assert_eq!(house.session("ann", &ann).await["status"], "active");
+
+    house.app.sim.clear_call_faults();
+    house.until_health("livekit", "ok").await;
+    house.recording("bob").await;
+    house.close().await;
+}
+
+async fn livekit_answers_500(on: On) {
+    let house = House::open(on).await;
+    let (ann, _share) = house.recording("ann").await;
+    house.shares("bob");
+    house.call_fault("*", CallAction::Http { status: 500 }, None);
+    house.start("bob").await.is_for_later("livekit_unreachable");
+    house.until_health("livekit", "degraded").await;
+    house.clip("ann", &ann, 2).await;
+    house.app.sim.clear_call_faults();
+
+    // of the start alone nobody knows what an unreadable answer means
+    house.call_fault("StartTrackCompositeEgress", CallAction::Http { status: 500 }, Some(1));
+    assert_eq!(house.start("bob").await.told(), (504, "egress_start_timeout"));
+    house.until_told("bob", "replay_buffer_failed").await;
+
+    house.recording("bob").await;
+    assert_eq!(house.until_health("livekit", "ok").await["status"], "ok");
+    assert_eq!(house.session("ann", &ann).await["epoch"], 1);
+    house.close().await;
+}
+
+async fn livekit_rejects_our_key_for_a_while(on: On) {
+    let house = House::open(on).await;
+    let (ann, _share) = house.recording("ann").await;
+    house.shares("bob");
+    // as a server answers a key that it does not know
+    house.call_fault("*", CallAction::Http { status: 401 }, None);
+    assert_eq!(house.start("bob").await.told(), (502, "livekit_rejected_credentials"));
+    let health = house.until_health("livekit", "degraded").await;
+    assert!(health["livekit"]["trouble"].is_string(), "{health}");
+    house.clip("ann", &ann, 2).await;
+    let shown = house.session("ann", &ann).await;
+    assert_eq!((&shown["status"], &shown["epoch"]), (&json!("active"), &json!(1)));
+
+    house.app.sim.clear_call_faults();
+    house.until_health("livekit", "ok").await;
+    house.recording("bob").await;
+    assert_eq!(house.running_egresses().len(), 2);
+    house.close().await;
+}
+
+async fn start_egress_times_out_but_did_start(on: On) {
+    let house = House::open(on).await;
+    house.shares("ann");
+    house.call_fault("StartTrackCompositeEgress", CallAction::HangAfter, Some(1));
+    assert_eq!(house.start("ann").await.told(), (504, "egress_start_timeout"));
+    assert_eq!(house.get("ann", "/sessions").await.body["total"], 0, "nothing runs for its user");
+    house.until_told("ann", "replay_buffer_failed").await;
+    assert_eq!(house.health().await["livekit"]["status"], "ok");
+    // what was started all the same is found by its path and ended
+    until("the unwanted egress is over", async || {
+        house.app.sim.egresses().len() == 1 && house.running_egresses().is_empty()
+    })
+    .await;
+    let again = house.start("ann").await;
+    assert_eq!(again.status, 201, "the place is free: {again:?}");
+    let id = again.body["id"].as_str().expect("an id");
+    house.holds("ann", id, 3.0).await;
+    house.clip("ann", id, 2).await;
+    house.close().await;
+}
