@@ -51,7 +51,7 @@ fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> 
         gaps: "[]".to_owned(),
         size_bytes: size,
         reserved_bytes: 0,
-        crc: None,
+        checksum: None,
         width: Some(128),
         height: Some(72),
         video_codec: Some("h264".to_owned()),
