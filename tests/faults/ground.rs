@@ -3,7 +3,9 @@
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
-use livekit_replay::{config::Config, media::files, simulator::Share};
+use livekit_replay::{
+    clock::Clock, config::Config, domain::time::Timestamp, media::files, simulator::Share,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -111,17 +113,27 @@ impl Ground {
         }
     }
 
-    /// A clip of the last seconds, made.
+    /// From three seconds before the end of what is recorded; to there, or to a second from now.
+    async fn window(&self, session: &str, goes_on: bool) -> Value {
+        let (_, shown) = self.app.get(USER, &format!("/sessions/{session}")).await;
+        let ends_at = shown["buffer"]["endsAt"].as_str().expect("something is recorded");
+        let ends_at = Timestamp::parse_rfc3339(ends_at).expect("a time");
+        let from = ends_at.plus_seconds(-3).to_rfc3339();
+        let to = if goes_on { self.app.deps.clock.now().plus_seconds(1) } else { ends_at };
+        json!({ "sessionId": session, "from": from, "to": to.to_rfc3339() })
+    }
+
+    /// A clip of the last recorded seconds, made.
     pub async fn ready_clip(&self, session: &str) -> Value {
-        let body = json!({ "sessionId": session, "durationSeconds": 3 });
+        let body = self.window(session, false).await;
         let (status, clip) = self.app.post_waiting(USER, "/capture", body).await;
         assert_eq!(status, 201, "{clip:#}");
         clip
     }
 
-    /// A capture that is accepted and not waited for.
+    /// A capture that is accepted, waits for the end of its window, and is not waited for.
     pub async fn accepted_clip(&self, session: &str) -> String {
-        let body = json!({ "sessionId": session, "durationSeconds": 3 });
+        let body = self.window(session, true).await;
         let (status, clip) = self.app.post_async(USER, "/capture", body).await;
         assert_eq!(status, 202, "{clip:#}");
         clip["clipId"].as_str().unwrap().to_owned()
