@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_over_longest_gives_first_and_what_records_last() {
-        let ended = |ago| SessionAge::Ended {
+        let ended = |ago: i64| SessionAge::Ended {
             media_end: NOW.plus_seconds(-ago),
             capturable_until: NOW.plus_seconds(600),
         };

@@ -3,9 +3,7 @@
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
-use livekit_replay::{
-    clock::Clock, config::Config, domain::time::Timestamp, media::files, simulator::Share,
-};
+use livekit_replay::{config::Config, domain::time::Timestamp, media::files, simulator::Share};
 use serde_json::{Value, json};
 
 use crate::{

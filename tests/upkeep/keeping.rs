@@ -17,7 +17,9 @@ use livekit_replay::{
     flow::{
         Deps, audit, cleanup,
         clip_files::{self, ClipFiles},
-        probe, reap, sweep,
+        probe, reap,
+        stores::Which,
+        sweep,
         upkeep::{self, Job},
     },
     store::{self, clip, pin, quota, segment, session},
@@ -420,7 +422,7 @@ pub async fn a_vanished_mount_is_not_an_empty_one(bench: Bench) {
     std::fs::create_dir(&there).unwrap();
     bench.pass_seconds(7200);
     assert_eq!(probe::run(&bench.deps).await.unusable, 1);
-    let refused = bench.deps.stores.demand(livekit_replay::flow::stores::Which::Buffer);
+    let refused = probe::demand(&bench.deps, Which::Buffer).await;
     assert_eq!(refused.expect_err("refused").code(), Code::StorageUnavailable);
     for error in [
         cleanup::run(&bench.deps, PERIOD, false).await.map(drop).expect_err("no store"),
@@ -432,7 +434,7 @@ pub async fn a_vanished_mount_is_not_an_empty_one(bench: Bench) {
     std::fs::remove_dir(&there).unwrap();
     std::fs::rename(&away, &there).unwrap();
     assert_eq!(probe::run(&bench.deps).await.usable, 2);
-    assert!(bench.deps.stores.demand(livekit_replay::flow::stores::Which::Buffer).is_ok());
+    assert!(probe::demand(&bench.deps, Which::Buffer).await.is_ok());
     let counts = cleanup::run(&bench.deps, PERIOD, false).await.expect("cleaned");
     assert_eq!((counts.condemned, counts.deleted_files), (3, 3));
     bench.close().await;
