@@ -6,17 +6,21 @@
 mod allowed;
 mod history;
 mod kills;
+#[path = "../world/ledger.rs"]
 mod ledger;
 mod mix;
 mod points;
 mod presses;
+#[path = "../world/process.rs"]
 mod process;
 mod rates;
 mod replicas;
+#[path = "../world/service.rs"]
 mod service;
 mod storms;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../world/truth.rs"]
 mod truth;
 mod two;
 

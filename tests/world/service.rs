@@ -54,7 +54,11 @@ impl Service {
 
     /// With further environment variables.
     pub async fn with(on: On, more: &[(&'static str, &'static str)]) -> Service {
-        let place = Place::new(on).await;
+        Service::at(Place::new(on).await, on, more).await
+    }
+
+    /// In that place.
+    pub async fn at(place: Place, on: On, more: &[(&'static str, &'static str)]) -> Service {
         let egress = EgressConfig::measured();
         let sim = Simulator::start(SimConfig { egress, ..SimConfig::default() }).await.unwrap();
         let config = place.config(&sim, &[]);
@@ -100,14 +104,19 @@ impl Service {
 
     /// One more process on the same database, stores and LiveKit; webhooks go to the first.
     pub async fn replica(&self, name: &str) -> Process {
+        let process = self.replica_at_rest(name);
+        process.start(None).await;
+        process
+    }
+
+    /// The same, not started yet.
+    pub fn replica_at_rest(&self, name: &str) -> Process {
         let mut settings = settings(&self.place, &self.sim, &self.config, &self.more);
         let data = self.place.dir.join(name).display().to_string();
         settings.iter_mut().filter(|(key, _)| *key == "REPLAY__DATA_DIR").for_each(|(_, dir)| {
             dir.clone_from(&data);
         });
-        let process = Process::new(&self.place.dir, name, settings);
-        process.start(None).await;
-        process
+        Process::new(&self.place.dir, name, settings)
     }
 
     /// The end of the log, for those who look into a failure.

@@ -117,6 +117,38 @@ impl Process {
         assert_eq!(status.signal(), Some(ABORTED), "{drill}: {status}\n{}", self.log());
     }
 
+    /// Whether it dies of its drill in time; one that does not goes on.
+    pub async fn died_of_drill(&self, within: Duration) -> bool {
+        let mut held = self.child.lock().await;
+        let child = held.as_mut().expect("a process");
+        let Ok(ended) = tokio::time::timeout(within, child.wait()).await else { return false };
+        let status = ended.unwrap();
+        *held = None;
+        self.base.send_replace(None);
+        assert_eq!(status.signal(), Some(ABORTED), "{status}\n{}", self.log());
+        true
+    }
+
+    /// Its process id, while it runs.
+    pub async fn pid(&self) -> Option<u32> {
+        self.child.lock().await.as_ref().and_then(Child::id)
+    }
+
+    /// Where its log ends now, for [`lines_since`](Self::lines_since).
+    pub fn log_mark(&self) -> u64 {
+        std::fs::metadata(&self.log).map_or(0, |about| about.len())
+    }
+
+    /// How many lines of its log since a mark hold one of these words.
+    pub fn lines_since(&self, mark: u64, words: &[&str]) -> usize {
+        let Ok(mut file) = std::fs::File::open(&self.log) else { return 0 };
+        let mut text = Vec::new();
+        let read = file.seek(SeekFrom::Start(mark)).and_then(|_| file.read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text);
+        let has = |line: &&str| words.iter().any(|word| line.contains(word));
+        read.map_or(0, |_| text.lines().filter(has).count())
+    }
+
     /// Ends it by SIGTERM, which must go well.
     pub async fn end(&self) {
         let mut child = self.child.lock().await.take().expect("a process");
