@@ -204,6 +204,7 @@ impl Fault {
         match self {
             F::DatabaseLocked | F::BufferHung | F::ClipsHung => 4000,
             F::StartTimesOut | F::LivekitSlow | F::TickOnTick => 6000,
+            F::FfmpegCrashes | F::FfmpegMissing => 8000,
             _ => 5000,
         }
     }
@@ -213,12 +214,12 @@ impl Fault {
     pub fn explains(self) -> &'static [&'static str] {
         match self {
             // three attempts in a row can meet it; there is no telling it from media that nobody can read
-            F::FfmpegHangs | F::FfmpegCrashes | F::FfmpegRubbish | F::FfmpegMissing => {
-                &["ffmpeg_failed", "no_usable_segments"]
-            }
-            // what was not out yet when the recording died never comes
-            F::HostDies | F::EgressFails | F::EgressAborts => &["no_usable_segments"],
-            // the egress's own writes fail: a segment is cut short on the way
+            F::FfmpegHangs
+            | F::FfmpegCrashes
+            | F::FfmpegRubbish
+            | F::FfmpegMissing
+            | F::ClockForward => &["ffmpeg_failed"],
+            // the egress's own writes fail: what was on its way is lost or cut short
             F::BufferFull | F::BufferReadOnly | F::BufferHung | F::BufferGone => {
                 &["no_usable_segments"]
             }

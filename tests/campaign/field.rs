@@ -2,6 +2,7 @@
 //! FFmpeg that can misbehave, a clock that can be stepped; and what people were told.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Mutex, MutexGuard,
@@ -67,6 +68,8 @@ pub struct Field {
     pub phase: AtomicUsize,
     ledger: Mutex<Ledger>,
     wrong: Mutex<Vec<String>>,
+    /// Sessions whose recording was hurt.
+    hurt: Mutex<BTreeSet<String>>,
     cluster_dir: PathBuf,
 }
 
@@ -107,6 +110,7 @@ impl Field {
             phase: AtomicUsize::new(0),
             ledger: Mutex::default(),
             wrong: Mutex::default(),
+            hurt: Mutex::default(),
             cluster_dir,
         }
     }
@@ -151,6 +155,17 @@ impl Field {
 
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("whole")
+    }
+
+    /// The session whose recording is below that directory loses what was on its way.
+    pub fn note_hurt(&self, directory: &str) {
+        let ledger = self.ledger();
+        let its = ledger.sessions.keys().filter(|id| directory.contains(id.as_str()));
+        self.hurt.lock().expect("whole").extend(its.cloned());
+    }
+
+    pub fn hurt_sessions(&self) -> BTreeSet<String> {
+        self.hurt.lock().expect("whole").clone()
     }
 
     /// Something is not as it must be.

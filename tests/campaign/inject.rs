@@ -148,7 +148,7 @@ impl<'a> Injection<'a> {
             F::HooksDoubled => self.hooks(HookAction::Double).await,
             F::HooksSwapped => self.hooks(HookAction::SwapWithNext).await,
             F::HooksForged => self.forge().await,
-            F::ClockForward => self.clock(150_000).await,
+            F::ClockForward => self.forward().await,
             F::ClockBack => self.clock(-5_000).await,
             F::HostClockForward | F::HostClockBack => {
                 let skew = if self.fault == F::HostClockForward { 90_000 } else { -90_000 };
@@ -199,6 +199,11 @@ impl<'a> Injection<'a> {
         let failed = || self.lines(&["attempt failed", "capture failed", "poster"]);
         let seen = match self.fault {
             F::FfmpegMissing => self.last(failed).await,
+            // now and then for all its attempts
+            F::FfmpegCrashes if self.pick.is_multiple_of(2) => {
+                tokio::time::sleep(Duration::from_millis(self.fault.lasts())).await;
+                self.new_hits()
+            }
             _ => self.last(|| self.new_hits()).await,
         };
         self.field.ffmpeg.be("real");
@@ -214,6 +219,15 @@ impl<'a> Injection<'a> {
         let seen = self.field.tally.answered() - before;
         set(0).expect("a file");
         seen as u64
+    }
+
+    /// Everything recorded is old at once, while captures of it wait for an FFmpeg that hangs: their pins have to hold.
+    async fn forward(&self) -> u64 {
+        self.field.ffmpeg.be("hang");
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let seen = self.clock(150_000).await;
+        self.field.ffmpeg.be("real");
+        seen
     }
 
     /// One that is asked something just now.
@@ -272,6 +286,7 @@ impl<'a> Injection<'a> {
         let sim = &self.field.service.sim;
         let Some(egress) = self.victim() else { return 0 };
         let id = &egress.egress_id;
+        self.field.note_hurt(&egress.directory);
         match self.fault {
             F::HostDies => sim.kill_egress(id),
             F::EgressFails => sim.fail_egress(id, "Failed to write segment", 500),

@@ -8,6 +8,8 @@
 
 mod cluster;
 mod faults;
+#[path = "../support/faulty_store.rs"]
+mod faulty_store;
 mod ffmpeg;
 mod field;
 mod gate;

@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 
+use livekit_replay::domain::{id::UserId, keys};
 use reqwest::Method;
 use sea_orm::{DatabaseBackend, FromQueryResult, Statement};
 use serde_json::{Value, json};
@@ -51,6 +53,7 @@ pub async fn judge(field: &Field, plan: &Plan, heard: &Heard, until: usize) -> V
     field.ledger().sessions.values_mut().for_each(|session| session.stopped = Known::Yes);
     let ledger = field.ledger().clone();
     settles(&field.service, &ledger, &users, "everybody stopped").await;
+    told.push(durable(field).await);
     told.push(drift(field).await);
     told.push(rows(field).await);
     told.push(events(field, heard).await);
@@ -62,11 +65,16 @@ fn excuse(field: &Field, plan: &Plan, until: usize) {
     let mut ledger = field.ledger();
     let faults: Vec<Option<Fault>> = plan.phases.iter().take(until).map(|phase| phase.fault).collect();
     let asked = ledger.asked.clone();
+    ledger.strict = true;
     for (key, (_, phase)) in asked {
-        // the recording it is cut out of may have been hurt in the minute before
-        let first = phase.saturating_sub(15);
-        let met = faults.iter().skip(first).take(phase + 15 - first).flatten();
-        let codes: BTreeSet<_> = met.flat_map(|fault| fault.explains().iter().copied()).collect();
+        // what it is cut out of may have been hurt just before, and its job may have met what came next
+        let first = phase.saturating_sub(4);
+        let met = faults.iter().skip(first).take(phase + 7 - first).flatten();
+        let mut codes: BTreeSet<_> = met.flat_map(|fault| fault.explains().iter().copied()).collect();
+        let session = ledger.captures[&key].body["sessionId"].as_str().unwrap_or_default();
+        if field.hurt_sessions().contains(session) {
+            codes.insert("no_usable_segments");
+        }
         ledger.explained.insert(key, codes.into_iter().collect());
     }
     if faults.iter().flatten().any(|fault| fault.ends_sessions()) {
@@ -92,6 +100,27 @@ async fn clips(field: &Field) -> String {
         deleted(Known::Unknown),
         ledger.sessions.len(),
     )
+}
+
+/// A clip that somebody was told is ready outlives a power cut: bytes and names are on disk.
+async fn durable(field: &Field) -> String {
+    #[derive(FromQueryResult)]
+    struct Ready {
+        id: String,
+        user_id: String,
+    }
+    let Some(stores) = &field.stores else { return "nothing is known of power cuts".to_owned() };
+    let ready: Vec<Ready> = select(field, "SELECT id, user_id FROM clip WHERE status = 'ready'").await;
+    let files = ready.iter().flat_map(|clip| {
+        let own = PathBuf::from(keys::user_key(&UserId::new(&*clip.user_id)).to_string());
+        ["mp4", "json"].map(|end| own.join(format!("{}.{end}", clip.id)))
+    });
+    let files: Vec<PathBuf> = files.collect();
+    let risks = stores.at_risk(&files);
+    for risk in risks.iter().take(5) {
+        field.wrong(format!("a power cut could take {risk}"));
+    }
+    format!("{} files of ready clips, a power cut could take {}", files.len(), risks.len())
 }
 
 async fn statuses(field: &Field) -> Vec<(String, usize)> {
@@ -128,14 +157,19 @@ async fn drift(field: &Field) -> String {
 
 /// Rows that nobody owns.
 async fn rows(field: &Field) -> String {
-    const ORPHANS: [(&str, &str); 5] = [
+    const ORPHANS: [(&str, &str); 6] = [
+        (
+            "recordings believed to run of sessions that are over",
+            "SELECT COUNT(*) AS counted FROM epoch e JOIN session s ON s.id = e.session_id \
+                WHERE e.status <> 'ended' AND s.status IN ('stopped', 'failed')",
+        ),
         (
             "pins of clips that are made or gone",
             "SELECT COUNT(*) AS counted FROM pin p WHERE NOT EXISTS \
                 (SELECT 1 FROM clip c WHERE c.id = p.clip_id AND c.status <> 'ready')",
         ),
         (
-            "jobs of clips that are gone",
+            "jobs that are not done",
             "SELECT COUNT(*) AS counted FROM job j WHERE j.state IN ('queued', 'running')",
         ),
         (

@@ -48,6 +48,8 @@ pub struct Ledger {
     pub may_fail: Vec<String>,
     /// The same for single captures, by title or key.
     pub explained: BTreeMap<String, Vec<&'static str>>,
+    /// A capture whose media never came may not fail for that alone: it has to be explained.
+    pub strict: bool,
     /// Ends that a session may have come to by itself, because LiveKit was broken.
     pub may_end: Vec<&'static str>,
     /// Where something was asked for, and in which phase; for those who ask in other places than `/capture`.

@@ -214,7 +214,7 @@ async fn clips_agree(service: &Service, ledger: &Ledger, clips: &[Value], wrong:
         match text(clip, "status") {
             "ready" => {}
             "failed" if ledger.explains(title, &clip["error"]["code"]) => {}
-            "failed" if !had_media(service, clip).await => {}
+            "failed" if !ledger.strict && !had_media(service, clip).await => {}
             status => wrong.push(format!("{title} is {status}: {}", clip["error"])),
         }
     }
