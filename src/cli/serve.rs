@@ -1,6 +1,6 @@
 //! `serve`: the service until a signal. A second signal ends it at once.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpListener,

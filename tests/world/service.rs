@@ -190,13 +190,14 @@ impl Service {
         }
     }
 
-    /// A moderator of both communities; `root` is an instance admin.
+    /// A moderator of both communities; `root` is an instance admin, `watch` an admin of both communities.
     fn token(&self, user: &str) -> String {
         let roles: Vec<String> =
             if user == "root" { vec!["instance_admin".to_owned()] } else { Vec::new() };
+        let role = if user == "watch" { "admin" } else { "moderator" };
         let communities: BTreeMap<CommunityId, Vec<String>> = COMMUNITIES
             .iter()
-            .map(|name| (CommunityId::new(*name), vec!["moderator".to_owned()]))
+            .map(|name| (CommunityId::new(*name), vec![role.to_owned()]))
             .collect();
         let claims = Claims {
             user_id: &UserId::new(user),
