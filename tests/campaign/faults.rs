@@ -221,7 +221,7 @@ impl Fault {
             | F::ClockForward => &["ffmpeg_failed"],
             // the egress's own writes fail: what was on its way is lost or cut short
             F::BufferFull | F::BufferReadOnly | F::BufferHung | F::BufferGone => {
-                &["no_usable_segments"]
+                &["no_usable_segments", "no_segments_in_range"]
             }
             _ => &[],
         }

@@ -2,12 +2,13 @@
 //! FFmpeg that can misbehave, a clock that can be stepped; and what people were told.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use livekit_replay::{
@@ -15,6 +16,7 @@ use livekit_replay::{
     store::{Connect, Db},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     cluster::Cluster,
@@ -30,6 +32,9 @@ use crate::{
     support::{On, Place},
     tally::Tally,
 };
+
+/// A session that is so old has recorded something, unless its recording was hurt.
+const MEDIA_BY_THEN: Duration = Duration::from_secs(10);
 
 /// Where a campaign takes place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,10 @@ pub struct Field {
     pub phase: AtomicUsize,
     ledger: Mutex<Ledger>,
     wrong: Mutex<Vec<String>>,
+    /// When people were told that a session began.
+    began: Mutex<BTreeMap<String, Instant>>,
+    /// Captures of sessions that had only just begun: there may be nothing yet, and nothing to come.
+    young: Mutex<BTreeSet<String>>,
     /// Sessions whose recording was hurt.
     hurt: Mutex<BTreeSet<String>>,
     cluster_dir: PathBuf,
@@ -110,6 +119,8 @@ impl Field {
             phase: AtomicUsize::new(0),
             ledger: Mutex::default(),
             wrong: Mutex::default(),
+            began: Mutex::default(),
+            young: Mutex::default(),
             hurt: Mutex::default(),
             cluster_dir,
         }
@@ -166,6 +177,24 @@ impl Field {
 
     pub fn hurt_sessions(&self) -> BTreeSet<String> {
         self.hurt.lock().expect("whole").clone()
+    }
+
+    /// Somebody was told of a session that runs.
+    pub fn note_begun(&self, session: &str) {
+        self.began.lock().expect("whole").entry(session.to_owned()).or_insert_with(Instant::now);
+    }
+
+    /// Something is captured of a session.
+    pub fn note_capture(&self, session: &str, key: &str) {
+        let began = self.began.lock().expect("whole").get(session).copied();
+        if began.is_none_or(|began| began.elapsed() < MEDIA_BY_THEN) {
+            self.young.lock().expect("whole").insert(key.to_owned());
+        }
+    }
+
+    /// Whether it was captured before media can be counted on.
+    pub fn was_young(&self, key: &str) -> bool {
+        self.young.lock().expect("whole").contains(key)
     }
 
     /// Something is not as it must be.
@@ -239,7 +268,7 @@ fn settings(
         ("REPLAY__JOBS__SEGMENT_CLEANUP", "*/2 * * * * *"),
         ("REPLAY__JOBS__STORAGE_PROBE", "*/2 * * * * *"),
         ("REPLAY__BUFFER__NO_SEGMENT_SECONDS", "8"),
-        ("REPLAY__CAPTURE__STALL_SECONDS", "5"),
+        ("REPLAY__CAPTURE__STALL_SECONDS", "20"),
         ("REPLAY__SERVER__SHUTDOWN_SECONDS", "10"),
         ("REPLAY__LIVEKIT__START_TIMEOUT_SECONDS", "3"),
     ]

@@ -73,8 +73,7 @@ impl<'a> Injection<'a> {
     }
 
     fn answers(&self) -> u64 {
-        let (hurt, late) = self.hurt();
-        (hurt + late) as u64
+        self.hurt().0 as u64
     }
 
     /// What the fault's own means count.
@@ -256,13 +255,8 @@ impl<'a> Injection<'a> {
     async fn drill(&self, place: &str) -> u64 {
         let process = self.field.replica(self.pick as usize % self.field.replicas());
         process.end().await;
-        let passes = 1 + self.pick % 2;
-        process.start(Some(&format!("{place}:{passes}"))).await;
-        self.field.hear_webhooks();
-        let died = process.died_of_drill(Duration::from_secs(6)).await;
-        if !died {
-            process.end().await;
-        }
+        let hear = || self.field.hear_webhooks();
+        let died = process.tries_drill(place, Duration::from_secs(8), hear).await;
         process.start(None).await;
         self.field.hear_webhooks();
         u64::from(died)
@@ -371,7 +365,8 @@ impl<'a> Injection<'a> {
         db.close().await.expect("closed");
         // who waited is answered now
         tokio::time::sleep(Duration::from_millis(500)).await;
-        self.answers()
+        let (hurt, late) = self.hurt();
+        (hurt + late) as u64
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// An answer that took longer is late.
-const LATE: Duration = Duration::from_millis(1500);
+const LATE: Duration = Duration::from_millis(2500);
 /// As long as somebody asks again while nobody listens.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -79,7 +79,10 @@ impl Person<'_> {
                 })
                 .await;
             self.field.busy[number].fetch_sub(1, Ordering::SeqCst);
-            self.see(&answer, asked.elapsed());
+            // asking again and again while nobody is there counts once
+            if turn == self.one.replica || !matches!(answer, Answer::Absent) {
+                self.see(&answer, asked.elapsed());
+            }
             if !matches!(answer, Answer::Absent) || began.elapsed() > PATIENCE {
                 return answer;
             }
@@ -135,11 +138,13 @@ impl Person<'_> {
                         other.stopped = Known::Unknown;
                     }
                 });
+                self.field.note_begun(&id);
                 let fresh = Session { user: user.to_owned(), stopped: Known::No };
                 ledger.sessions.insert(id, fresh);
             }
             Answer::Said(409, problem) => {
                 if let Some(id) = problem["sessionId"].as_str() {
+                    self.field.note_begun(id);
                     let found = Session { user: user.to_owned(), stopped: Known::Unknown };
                     ledger.sessions.entry(id.to_owned()).or_insert(found);
                 }
@@ -208,6 +213,9 @@ impl Person<'_> {
         }
         let (known, id) = told(&answer);
         let phase = self.field.phase.load(Ordering::SeqCst);
+        if let Some(session) = body["sessionId"].as_str() {
+            self.field.note_capture(session, &key);
+        }
         let mut ledger = self.field.ledger();
         ledger.asked.insert(key.clone(), (path, phase));
         let user = self.user().to_owned();

@@ -72,7 +72,8 @@ fn excuse(field: &Field, plan: &Plan, until: usize) {
         let met = faults.iter().skip(first).take(phase + 7 - first).flatten();
         let mut codes: BTreeSet<_> = met.flat_map(|fault| fault.explains().iter().copied()).collect();
         let session = ledger.captures[&key].body["sessionId"].as_str().unwrap_or_default();
-        if field.hurt_sessions().contains(session) {
+        if field.hurt_sessions().contains(session) || field.was_young(&key) {
+            codes.insert("no_segments_in_range");
             codes.insert("no_usable_segments");
         }
         ledger.explained.insert(key, codes.into_iter().collect());

@@ -117,16 +117,35 @@ impl Process {
         assert_eq!(status.signal(), Some(ABORTED), "{drill}: {status}\n{}", self.log());
     }
 
-    /// Whether it dies of its drill in time; one that does not goes on.
-    pub async fn died_of_drill(&self, within: Duration) -> bool {
-        let mut held = self.child.lock().await;
-        let child = held.as_mut().expect("a process");
-        let Ok(ended) = tokio::time::timeout(within, child.wait()).await else { return false };
-        let status = ended.unwrap();
-        *held = None;
+    /// Starts it with a drill, and has it killed if it does not die of that in time; whether it did. `listens` is
+    /// called once it can be asked something.
+    pub async fn tries_drill(&self, drill: &str, within: Duration, listens: impl Fn()) -> bool {
+        self.spawn(Some(drill)).await;
+        let began = tokio::time::Instant::now();
+        let status = loop {
+            let mut held = self.child.lock().await;
+            let child = held.as_mut().expect("a process");
+            if began.elapsed() > within {
+                child.start_kill().unwrap();
+                break child.wait().await.unwrap();
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            drop(held);
+            if self.base().is_none()
+                && let Some(address) = self.address_in_log()
+            {
+                self.base.send_replace(Some(format!("http://{address}/livekit-replay")));
+                listens();
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
         self.base.send_replace(None);
-        assert_eq!(status.signal(), Some(ABORTED), "{status}\n{}", self.log());
-        true
+        *self.child.lock().await = None;
+        let signal = status.signal();
+        assert!(matches!(signal, Some(ABORTED | KILLED)), "{status}\n{}", self.log());
+        signal == Some(ABORTED)
     }
 
     /// Its process id, while it runs.
