@@ -66,6 +66,7 @@ fn excuse(field: &Field, plan: &Plan, until: usize) {
     let faults: Vec<Option<Fault>> = plan.phases.iter().take(until).map(|phase| phase.fault).collect();
     let asked = ledger.asked.clone();
     ledger.strict = true;
+    ledger.segments_kept = Duration::from_secs(130);
     for (key, (_, phase)) in asked {
         // what it is cut out of may have been hurt just before, and its job may have met what came next
         let first = phase.saturating_sub(4);

@@ -1,6 +1,6 @@
 //! What clients were told, and nothing else: the model that the restarted service is held against.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -50,6 +50,8 @@ pub struct Ledger {
     pub explained: BTreeMap<String, Vec<&'static str>>,
     /// A capture whose media never came may not fail for that alone: it has to be explained.
     pub strict: bool,
+    /// How long segments stay after nobody may capture them any more.
+    pub segments_kept: Duration,
     /// Ends that a session may have come to by itself, because LiveKit was broken.
     pub may_end: Vec<&'static str>,
     /// Where something was asked for, and in which phase; for those who ask in other places than `/capture`.
