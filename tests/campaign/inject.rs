@@ -348,14 +348,20 @@ impl<'a> Injection<'a> {
         let begin: &[&str] = match self.field.cluster {
             Some(_) => &[
                 "BEGIN",
-                "SELECT 1 FROM community FOR UPDATE",
-                "SELECT 1 FROM user_account FOR UPDATE",
+                // in the order in which everybody takes them
                 "SELECT 1 FROM job FOR UPDATE",
+                "SELECT 1 FROM user_account FOR UPDATE",
+                "SELECT 1 FROM community FOR UPDATE",
             ],
             None => &["BEGIN IMMEDIATE"],
         };
         for statement in begin {
-            db.conn().execute_unprepared(statement).await.expect("held");
+            // whoever waits for us while we wait for him ends our transaction: the locks are gone then, and so is the fault
+            if db.conn().execute_unprepared(statement).await.is_err() {
+                db.conn().execute_unprepared("ROLLBACK").await.expect("over");
+                db.close().await.expect("closed");
+                return 0;
+            }
         }
         let end = Instant::now() + Duration::from_millis(self.fault.lasts());
         while Instant::now() < end {
