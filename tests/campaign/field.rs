@@ -103,8 +103,9 @@ impl Field {
         let more = settings(&gate, &ffmpeg, &clock, &receiver);
         let service = Service::at(place, on, &more).await;
         sim_known.send(service.sim.url()).expect("the gate waits");
-        let others: Vec<_> =
-            (1..replicas).map(|number| service.replica_at_rest(&format!("replica{number}"))).collect();
+        let others: Vec<_> = (1..replicas)
+            .map(|number| service.replica_at_rest(&format!("replica{number}")))
+            .collect();
         Field {
             service,
             others,

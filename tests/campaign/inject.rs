@@ -32,8 +32,15 @@ impl<'a> Injection<'a> {
     pub fn new(field: &'a Field, phase: &Phase, quiet: CancellationToken) -> Option<Injection<'a>> {
         let fault = phase.fault?;
         let marks = field.processes().map(|process| process.log_mark()).collect();
-        let mut injection =
-            Injection { field, fault, pick: phase.pick, quiet, hurt_before: (0, 0), hits_before: 0, marks };
+        let mut injection = Injection {
+            field,
+            fault,
+            pick: phase.pick,
+            quiet,
+            hurt_before: (0, 0),
+            hits_before: 0,
+            marks,
+        };
         injection.hurt_before = field.tally.hurt_and_late();
         injection.hits_before = injection.hits();
         Some(injection)
@@ -239,10 +246,18 @@ impl<'a> Injection<'a> {
                 break;
             }
             tokio::task::yield_now().await;
-            number = if began.elapsed() > Duration::from_secs(1) { (number + 1) % count } else { number };
+            number = if began.elapsed() > Duration::from_secs(1) {
+                (number + 1) % count
+            } else {
+                number
+            };
         }
         let process = self.field.replica(number);
-        if self.fault == F::Kill { process.kill().await } else { process.end().await }
+        if self.fault == F::Kill {
+            process.kill().await
+        } else {
+            process.end().await
+        }
         self.field.hear_webhooks();
         // the others are alone for a while
         tokio::time::sleep(Duration::from_millis(self.pick % 700)).await;
@@ -316,7 +331,9 @@ impl<'a> Injection<'a> {
                 let request = request.header("content-type", "application/webhook+json");
                 match request.header("authorization", token).send().await {
                     Ok(answer) if answer.status() == 401 => refused += 1,
-                    Ok(answer) => self.field.wrong(format!("a forged webhook: {}", answer.status())),
+                    Ok(answer) => {
+                        self.field.wrong(format!("a forged webhook: {}", answer.status()))
+                    }
                     Err(error) => self.field.wrong(format!("a forged webhook: {error}")),
                 }
             }

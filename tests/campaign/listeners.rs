@@ -94,13 +94,14 @@ impl Listener {
     async fn open(&self) -> Option<Reader> {
         let process = self.field.replica(self.turn % self.field.replicas());
         process.base()?;
-        let sent = self.field.service.send(process, Method::GET, self.user, &self.path, |request| {
-            let request = request.timeout(Duration::from_secs(7200));
-            match &self.last {
-                Some(last) => request.header("last-event-id", last),
-                None => request,
-            }
-        });
+        let sent =
+            self.field.service.send(process, Method::GET, self.user, &self.path, |request| {
+                let request = request.timeout(Duration::from_secs(7200));
+                match &self.last {
+                    Some(last) => request.header("last-event-id", last),
+                    None => request,
+                }
+            });
         let answer = sent.await.ok()?;
         match answer.status().as_u16() {
             200 => Some(Reader::over(answer, self.last.as_deref())),

@@ -183,7 +183,10 @@ impl Campaign {
             pass(field, phase, first).await;
             first += phase.operations.len();
             let (hurt, late) = field.tally.hurt_and_late();
-            println!("{number:3} {name}: {:.1} s (so far {hurt} hurt, {late} late)", began.elapsed().as_secs_f64());
+            println!(
+                "{number:3} {name}: {:.1} s (so far {hurt} hurt, {late} late)",
+                began.elapsed().as_secs_f64()
+            );
             if phase.pick.is_multiple_of(7) {
                 field.receiver.next(receiver::Says::Status(500));
             }

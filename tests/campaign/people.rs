@@ -100,9 +100,10 @@ impl Person<'_> {
                 let code = problem["code"].as_str().unwrap_or("without a code");
                 (format!("{status} {code}"), *status != 429)
             }
-            Answer::Said(status @ 400.., problem) => {
-                (format!("{status} {}", problem["code"].as_str().unwrap_or("without a code")), false)
-            }
+            Answer::Said(status @ 400.., problem) => (
+                format!("{status} {}", problem["code"].as_str().unwrap_or("without a code")),
+                false,
+            ),
             Answer::Said(status, _) => (status.to_string(), false),
             Answer::Absent => ("nobody there, asked again".to_owned(), true),
             Answer::Broken => ("connection broke".to_owned(), true),
@@ -316,7 +317,8 @@ pub async fn repeat_unknown(field: &Field) {
         }
         let (known, id) = told(&answer);
         if known == Known::Unknown {
-            field.wrong(format!("{key}: nothing is broken any more, and it is answered {answer:?}"));
+            field
+                .wrong(format!("{key}: nothing is broken any more, and it is answered {answer:?}"));
         }
         let mut ledger = field.ledger();
         let told = ledger.captures.get_mut(&key).expect("known");

@@ -69,7 +69,11 @@ pub async fn run(ground: Ground, replicas: usize, seed: u64, minutes: f64) {
     let (hurt, late) = field.tally.hurt_and_late();
     println!("* {hurt} answers that blame the service, {late} late, {} things wrong", wrong.len());
     Arc::into_inner(field).expect("nobody else").close().await;
-    assert!(wrong.is_empty() && hurt == 0, "{hurt} answers blame the service\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty() && hurt == 0,
+        "{hurt} answers blame the service\n{}",
+        wrong.join("\n")
+    );
     flat(&seen);
 }
 

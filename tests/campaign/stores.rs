@@ -16,7 +16,8 @@ pub struct Stores {
 impl Stores {
     /// None where nothing can be mounted; that is said where it is seen.
     pub fn mount(dir: &Path) -> Option<Stores> {
-        let mount = |name: &str| FaultyStore::mount(&dir.join(format!("{name}-real")), &dir.join(name));
+        let mount =
+            |name: &str| FaultyStore::mount(&dir.join(format!("{name}-real")), &dir.join(name));
         let (buffer, clips) = (mount("buffer")?, mount("clips")?);
         Some(Stores { buffer, clips, broken: std::sync::Mutex::default() })
     }
@@ -50,7 +51,8 @@ impl Stores {
 
     /// What a power cut could still take of files of the clip store, by their paths in it.
     pub fn at_risk(&self, files: &[PathBuf]) -> Vec<String> {
-        let risk = |file: &PathBuf| Some(format!("{}: {}", file.display(), self.clips.at_risk(file)?));
+        let risk =
+            |file: &PathBuf| Some(format!("{}: {}", file.display(), self.clips.at_risk(file)?));
         files.iter().filter_map(risk).collect()
     }
 }

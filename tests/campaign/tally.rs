@@ -98,7 +98,8 @@ impl Tally {
             text += &format!("| {press:?} | {times} | {} |\n", own.join(", "));
         }
         let (downloads, bytes) = counts.downloads;
-        text += &format!("\nDownloads that were whole to the checksum: {downloads} ({bytes} bytes).\n");
+        text +=
+            &format!("\nDownloads that were whole to the checksum: {downloads} ({bytes} bytes).\n");
         if !counts.ours.is_empty() {
             text += &format!("Answers of 500: {}\n", counts.ours.len());
             for one in counts.ours.iter().take(12) {

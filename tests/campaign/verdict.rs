@@ -63,7 +63,8 @@ pub async fn judge(field: &Field, plan: &Plan, heard: &Heard, until: usize) -> V
 /// What the faults explain: a clip that was accepted before a fault ended may have met it, or one of those after.
 fn excuse(field: &Field, plan: &Plan, until: usize) {
     let mut ledger = field.ledger();
-    let faults: Vec<Option<Fault>> = plan.phases.iter().take(until).map(|phase| phase.fault).collect();
+    let faults: Vec<Option<Fault>> =
+        plan.phases.iter().take(until).map(|phase| phase.fault).collect();
     let asked = ledger.asked.clone();
     ledger.strict = true;
     ledger.segments_kept = Duration::from_secs(130);
@@ -71,7 +72,8 @@ fn excuse(field: &Field, plan: &Plan, until: usize) {
         // what it is cut out of may have been hurt just before, and its job may have met what came next
         let first = phase.saturating_sub(4);
         let met = faults.iter().skip(first).take(phase + 7 - first).flatten();
-        let mut codes: BTreeSet<_> = met.flat_map(|fault| fault.explains().iter().copied()).collect();
+        let mut codes: BTreeSet<_> =
+            met.flat_map(|fault| fault.explains().iter().copied()).collect();
         let session = ledger.captures[&key].body["sessionId"].as_str().unwrap_or_default();
         if field.hurt_sessions().contains(session) || field.was_young(&key) {
             codes.insert("no_segments_in_range");
@@ -91,9 +93,8 @@ async fn clips(field: &Field) -> String {
     }
     let ledger = field.ledger();
     let all = |known: Known| ledger.captures.values().filter(|one| one.known == known).count();
-    let deleted = |known: Known| {
-        ledger.captures.values().filter(|one| one.deleted == known).count()
-    };
+    let deleted =
+        |known: Known| ledger.captures.values().filter(|one| one.deleted == known).count();
     format!(
         "clips accepted {}, refused {}; deleted {}, deletions without an answer {}; there now: {by:?}; sessions known {}",
         all(Known::Yes),
@@ -112,7 +113,8 @@ async fn durable(field: &Field) -> String {
         user_id: String,
     }
     let Some(stores) = &field.stores else { return "nothing is known of power cuts".to_owned() };
-    let ready: Vec<Ready> = select(field, "SELECT id, user_id FROM clip WHERE status = 'ready'").await;
+    let ready: Vec<Ready> =
+        select(field, "SELECT id, user_id FROM clip WHERE status = 'ready'").await;
     let files = ready.iter().flat_map(|clip| {
         let own = PathBuf::from(keys::user_key(&UserId::new(&*clip.user_id)).to_string());
         ["mp4", "json"].map(|end| own.join(format!("{}.{end}", clip.id)))
@@ -199,11 +201,9 @@ async fn rows(field: &Field) -> String {
 /// Every listener heard what concerns him, in order and once; every delivery arrived; and there is an event for
 /// everything that people know of.
 async fn events(field: &Field, heard: &Heard) -> String {
-    let all: Vec<Event> = select(
-        field,
-        "SELECT id, seq, kind, user_id, community_id, data FROM event ORDER BY seq",
-    )
-    .await;
+    let all: Vec<Event> =
+        select(field, "SELECT id, seq, kind, user_id, community_id, data FROM event ORDER BY seq")
+            .await;
     let began = Instant::now();
     let patience = Duration::from_secs(60);
     let mut missing = missing_of(heard, &all);
@@ -235,12 +235,15 @@ fn missing_of(heard: &Heard, all: &[Event]) -> Vec<String> {
             }
             None => event.user_id == name,
         };
-        let wanted: Vec<&str> = all.iter().filter(concerns).map(|event| event.id.as_str()).collect();
+        let wanted: Vec<&str> =
+            all.iter().filter(concerns).map(|event| event.id.as_str()).collect();
         let got: Vec<&str> = got.iter().map(|(id, _)| id.as_str()).collect();
         if wanted != got {
             let lost: Vec<_> = wanted.iter().filter(|id| !got.contains(id)).collect();
             let more = got.iter().filter(|id| !wanted.contains(id)).count();
-            let of = |id: &str| all.iter().find(|event| event.id == id).map(|event| (&event.kind, event.seq));
+            let of = |id: &str| {
+                all.iter().find(|event| event.id == id).map(|event| (&event.kind, event.seq))
+            };
             let lost: Vec<_> = lost.iter().map(|id| of(id)).take(5).collect();
             wrong.push(format!(
                 "{name} heard {} events of {}: lost {lost:?}, {more} not his",
@@ -286,7 +289,8 @@ fn known_of(field: &Field, all: &[Event]) {
         let id = data["clipId"].as_str().or(data["id"].as_str()).unwrap_or_default().to_owned();
         *counts.entry((id, &event.kind)).or_default() += 1;
     }
-    let count = |id: &str, kind: &'static str| counts.get(&(id.to_owned(), kind)).copied().unwrap_or(0);
+    let count =
+        |id: &str, kind: &'static str| counts.get(&(id.to_owned(), kind)).copied().unwrap_or(0);
     let mut wrong = Vec::new();
     let ledger = field.ledger();
     for (key, told) in &ledger.captures {
@@ -294,7 +298,10 @@ fn known_of(field: &Field, all: &[Event]) {
         let mut expect = |kind: &'static str, times: std::ops::RangeInclusive<usize>| {
             let is = count(id, kind);
             if !times.contains(&is) {
-                wrong.push(format!("{key} ({id}, deleted {:?}) has {is} events {kind}", told.deleted));
+                wrong.push(format!(
+                    "{key} ({id}, deleted {:?}) has {is} events {kind}",
+                    told.deleted
+                ));
             }
         };
         expect("clip_processing", 1..=1);
@@ -315,10 +322,17 @@ fn known_of(field: &Field, all: &[Event]) {
     for (id, told) in &ledger.sessions {
         let ends = count(id, "replay_buffer_stopped") + count(id, "replay_buffer_failed");
         if ends != 1 {
-            wrong.push(format!("session {id} of {} is over and has {ends} events of its end", told.user));
+            wrong.push(format!(
+                "session {id} of {} is over and has {ends} events of its end",
+                told.user
+            ));
         }
         let starts = count(id, "replay_buffer_started");
-        if starts > 1 || (starts == 0 && told.stopped != Known::Unknown && count(id, "replay_buffer_failed") == 0) {
+        if starts > 1
+            || (starts == 0
+                && told.stopped != Known::Unknown
+                && count(id, "replay_buffer_failed") == 0)
+        {
             wrong.push(format!("session {id} of {} has {starts} events of its start", told.user));
         }
     }
