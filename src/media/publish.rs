@@ -108,7 +108,10 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn make_parent(place: &Path) -> io::Result<()> {
-    place.parent().map_or(Ok(()), fs::create_dir_all)
+    let Some(parent) = place.parent().filter(|parent| !parent.is_dir()) else { return Ok(()) };
+    let missing: Vec<&Path> = parent.ancestors().take_while(|above| !above.is_dir()).collect();
+    fs::create_dir_all(parent)?;
+    missing.into_iter().rev().try_for_each(sync_parent)
 }
 
 fn sync_parent(place: &Path) -> io::Result<()> {
