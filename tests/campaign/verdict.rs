@@ -19,7 +19,7 @@ use crate::{
     listeners::Heard,
     people::repeat_unknown,
     plan::{PEOPLE, Plan},
-    truth::settles,
+    truth::{agrees, settles},
 };
 
 /// A row of the `event` table, as the database has it.
@@ -46,12 +46,13 @@ pub async fn judge(field: &Field, plan: &Plan, heard: &Heard, until: usize) -> V
     let users = PEOPLE.map(|(user, _)| user);
     let ledger = field.ledger().clone();
     let began = Instant::now();
-    settles(&field.service, &ledger, &users, "the campaign").await;
+    agrees(&field.service, &ledger, &users, "the campaign").await;
     told.push(format!("settled {:.1} s after the last fault", began.elapsed().as_secs_f64()));
     told.push(clips(field).await);
     field.service.must(Method::POST, "root", "/admin/sessions/stop-all", Some(json!({}))).await;
     field.ledger().sessions.values_mut().for_each(|session| session.stopped = Known::Yes);
     let ledger = field.ledger().clone();
+    // clips are decoded when nobody records any more
     settles(&field.service, &ledger, &users, "everybody stopped").await;
     told.push(durable(field).await);
     told.push(drift(field).await);

@@ -24,8 +24,14 @@ fn patience(on: On) -> Duration {
     Duration::from_secs(if on == On::Sqlite { 90 } else { 180 })
 }
 
-/// Waits until everything agrees; fails with what does not.
+/// Waits until everything agrees, and fails with what does not; then every clip has to decode.
 pub async fn settles(service: &Service, ledger: &Ledger, users: &[&str], after: &str) {
+    agrees(service, ledger, users, after).await;
+    decodes_with_checksums(service, users).await;
+}
+
+/// [`settles`] without looking into the clips.
+pub async fn agrees(service: &Service, ledger: &Ledger, users: &[&str], after: &str) {
     let mut wrong = Vec::new();
     let began = tokio::time::Instant::now();
     let quiet = async {
@@ -41,7 +47,6 @@ pub async fn settles(service: &Service, ledger: &Ledger, users: &[&str], after: 
     let log = if quiet.is_err() { service.log() } else { String::new() };
     assert!(quiet.is_ok(), "{after}: does not settle:\n{}\n{log}", wrong.join("\n"));
     println!("{after}: settled after {:.1} s", began.elapsed().as_secs_f64());
-    decodes_with_checksums(service, users).await;
 }
 
 async fn disagreements(service: &Service, ledger: &Ledger, users: &[&str]) -> Vec<String> {
