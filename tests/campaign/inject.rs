@@ -271,7 +271,7 @@ impl<'a> Injection<'a> {
         let process = self.field.replica(self.pick as usize % self.field.replicas());
         process.end().await;
         let hear = || self.field.hear_webhooks();
-        let died = process.tries_drill(place, Duration::from_secs(8), hear).await;
+        let died = process.tries_drill(place, Duration::from_secs(15), hear).await;
         process.start(None).await;
         self.field.hear_webhooks();
         u64::from(died)
