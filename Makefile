@@ -4,7 +4,7 @@
 # for fuzzing need besides, they name themselves).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz fuzz-http rolling
+.PHONY: help setup demo test lint campaign bench fuzz fuzz-http rolling
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,9 @@ lint: ## format and lints alone; cargo-deny too where it is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed: licences and bans were not checked"; fi
+
+campaign: setup ## a long fault campaign against the real program; SEED="1 2 3" ENGINE="sqlite postgres replicas" OPERATIONS=2000, or SOAK_MINUTES=30 for its load alone
+	@$(if $(SEED),SEED="$(SEED)") $(if $(ENGINE),ENGINE="$(ENGINE)") $(if $(OPERATIONS),OPERATIONS=$(OPERATIONS)) $(if $(SOAK_MINUTES),SOAK_MINUTES=$(SOAK_MINUTES)) scripts/campaign.sh
 
 bench: ## measure clips, sessions and cleanup, write docs/performance.md; ONLY="clips exact" for parts, SECONDS=60 for a shorter recording, FULL=1 for everything
 	@scripts/setup.sh bench

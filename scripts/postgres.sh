@@ -17,6 +17,13 @@ as_postgres() {
   runuser -u "$user" -- "$@"
 }
 
+# starts the server of POSTGRES_DATA on that port; durability is switched off: the cluster does not outlive the run
+postgres_up() {
+  local bin
+  bin=$(postgres_bin) || return 1
+  (cd "$POSTGRES_DATA" && as_postgres "$bin/pg_ctl" -D "$POSTGRES_DATA/db" -l "$POSTGRES_DATA/log" -w -t 60 -s -o "-p $1 -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=400 -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start) >/dev/null 2>&1
+}
+
 postgres_start() {
   local dir=$1 bin port
   bin=$(postgres_bin) || return 1
@@ -33,8 +40,7 @@ postgres_start() {
   local try
   for try in 1 2 3 4 5 6 7 8; do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
-    # durability is switched off: the cluster does not outlive the run
-    if (cd "$POSTGRES_DATA" && as_postgres "$bin/pg_ctl" -D "$POSTGRES_DATA/db" -l "$POSTGRES_DATA/log" -w -t 60 -s -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=400 -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start) >/dev/null 2>&1; then
+    if postgres_up "$port"; then
       POSTGRES_URL="postgres://replay@127.0.0.1:$port/postgres"
       return 0
     fi

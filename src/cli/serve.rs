@@ -1,6 +1,6 @@
 //! `serve`: the service until a signal. A second signal ends it at once.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     app::{self, Failure, lock},
-    clock::SystemClock,
+    clock,
     config::Config,
     telemetry,
 };
@@ -33,7 +33,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         Err(error) => return Err(cannot_listen(&config, address, &error)),
     };
     let running = tokio::select! {
-        started = app::start(config, Arc::new(SystemClock), listener) => started?,
+        started = app::start(config, clock::of_program(), listener) => started?,
         // nothing runs yet that would have to be handed back
         () = signals.next() => return Ok(()),
     };

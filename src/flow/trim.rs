@@ -203,7 +203,12 @@ async fn needed_bytes(deps: &Deps, video: &Path, part: Part) -> Result<u64> {
         other => other.map(Some),
     };
     let bytes = stores::work(&deps.stores, Which::Clips, weigh).await?;
-    let needed = bytes.ok_or_else(gone)?.saturating_add(SLACK_BYTES);
+    let Some(bytes) = bytes else {
+        // where nothing is mounted no file is missing
+        stores::demand_ours(deps, Which::Clips).await?;
+        return Err(gone());
+    };
+    let needed = bytes.saturating_add(SLACK_BYTES);
     let free = stores::space(deps, Which::Clips).await?.free;
     // the pieces it is taken apart into lie beside the file that is made of them
     let room = needed.saturating_mul(2).saturating_add(quota::sum_reserved(deps.db.conn()).await?);

@@ -28,6 +28,8 @@ pub(super) enum End {
     Limit,
     /// Something broke: text and code.
     Failed(String, i32),
+    /// Aborted while it ran.
+    Aborted,
     /// The egress host is gone and nobody was told.
     Died,
 }
@@ -50,6 +52,9 @@ impl End {
             ),
             End::Failed(text, code) => {
                 (EgressStatus::EgressFailed, "End reason: Failure", text.clone(), *code)
+            }
+            End::Aborted => {
+                (EgressStatus::EgressAborted, "End reason: Aborted", "Aborted".to_owned(), 412)
             }
             End::Died => (EgressStatus::EgressActive, "", String::new(), 0),
         }

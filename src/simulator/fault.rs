@@ -56,6 +56,7 @@ pub enum CallAction {
 #[derive(Default)]
 pub(super) struct CallFaults {
     rules: Vec<(CallFault, Option<Instant>)>,
+    hits: u64,
 }
 
 impl CallFaults {
@@ -68,6 +69,11 @@ impl CallFaults {
         self.rules.clear();
     }
 
+    /// How many calls a rule was applied to.
+    pub(super) fn hits(&self) -> u64 {
+        self.hits
+    }
+
     /// The first rule that fits; used-up and expired ones disappear.
     pub(super) fn hit(&mut self, service: &str, method: &str) -> Option<CallAction> {
         let now = Instant::now();
@@ -75,6 +81,7 @@ impl CallFaults {
         let fits = |name: &str| name == "*" || name == method || name == service;
         let index = self.rules.iter().position(|(fault, _)| fits(&fault.method))?;
         let action = self.rules[index].0.action.clone();
+        self.hits += 1;
         match &mut self.rules[index].0.times {
             Some(0 | 1) => drop(self.rules.remove(index)),
             Some(times) => *times -= 1,
@@ -105,5 +112,6 @@ mod tests {
         faults.add(rule("livekit.Egress", None));
         assert!(faults.hit("livekit.Egress", "ListEgress").is_some());
         assert_eq!(faults.hit("livekit.RoomService", "ListRooms"), None);
+        assert_eq!(faults.hits(), 3);
     }
 }

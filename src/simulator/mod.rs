@@ -277,7 +277,18 @@ impl Sim {
 
     /// Sets the egress host's clock forward (or back, with a negative number of milliseconds).
     pub fn step_host_clock(&self, ms: i64) {
-        self.world.host_clock_stepped_ms.fetch_add(ms, Ordering::Relaxed);
+        self.world.host_clock_skew_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// The egress is aborted; what was not out yet is lost.
+    pub fn abort_egress(&self, egress_id: &str) -> Result<()> {
+        self.egress(egress_id)?.end(End::Aborted);
+        Ok(())
+    }
+
+    /// From now on the egress host's clock shows so many milliseconds more than ours (fewer, if negative).
+    pub fn set_host_clock_skew_ms(&self, ms: i64) {
+        self.world.host_clock_skew_ms.store(ms, Ordering::Relaxed);
     }
 
     /// No segment comes out for a while; then all that are due.
@@ -328,6 +339,16 @@ impl Sim {
     }
 
     // ---- questions for assertions ----
+
+    /// How many calls went wrong by a rule since the start.
+    pub fn call_fault_hits(&self) -> u64 {
+        self.world.lock().call_faults.hits()
+    }
+
+    /// How many webhooks went wrong by a rule since the start.
+    pub fn webhook_fault_hits(&self) -> u64 {
+        self.world.hooks.hits()
+    }
 
     /// Present addresses of webhooks.
     pub fn webhook_urls(&self) -> Vec<String> {

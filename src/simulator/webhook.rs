@@ -92,6 +92,7 @@ struct Queues {
     waiting: HashMap<QueueKey, VecDeque<Letter>>,
     held: HashMap<QueueKey, Letter>,
     faults: Vec<HookFault>,
+    hits: u64,
     deliveries: Vec<Delivery>,
 }
 
@@ -137,6 +138,11 @@ impl Webhooks {
 
     pub(super) fn clear_faults(&self) {
         self.lock().faults.clear();
+    }
+
+    /// How many webhooks (one to each address) a rule was applied to.
+    pub(super) fn hits(&self) -> u64 {
+        self.lock().hits
     }
 
     pub(super) fn deliveries(&self) -> Vec<Delivery> {
@@ -288,6 +294,7 @@ impl Queues {
             self.faults.iter().position(|fault| fault.event == "*" || fault.event == event)?;
         let fault = &mut self.faults[index];
         let action = fault.action;
+        self.hits += 1;
         match &mut fault.times {
             Some(0 | 1) => drop(self.faults.remove(index)),
             Some(times) => *times -= 1,

@@ -163,10 +163,10 @@ pub(super) struct World {
     /// Private directory of growing segments; removed at the end.
     pub(super) scratch: PathBuf,
     state: Mutex<State>,
+    /// What the egress host's clock shows more than ours, in milliseconds.
+    pub(super) host_clock_skew_ms: AtomicI64,
     /// Moves whenever tracks come or go.
     changed: watch::Sender<u64>,
-    /// How far the egress host's clock was set off since the start, milliseconds.
-    pub(super) host_clock_stepped_ms: AtomicI64,
 }
 
 impl World {
@@ -178,16 +178,9 @@ impl World {
         scratch: PathBuf,
     ) -> World {
         let state = Mutex::new(State::default());
-        World {
-            config,
-            hooks,
-            tasks,
-            cancel,
-            scratch,
-            state,
-            changed: watch::Sender::new(0),
-            host_clock_stepped_ms: AtomicI64::new(0),
-        }
+        let host_clock_skew_ms = AtomicI64::new(config.egress.host_clock_skew_ms);
+        let changed = watch::Sender::new(0);
+        World { config, hooks, tasks, cancel, scratch, state, host_clock_skew_ms, changed }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -214,8 +207,7 @@ impl World {
 
     /// The egress host's clock.
     pub(super) fn egress_clock_ns(&self, our_ms: u64) -> i64 {
-        let stepped = self.host_clock_stepped_ms.load(Ordering::Relaxed);
-        (our_ms as i64 + self.config.egress.host_clock_skew_ms + stepped) * 1_000_000
+        (our_ms as i64 + self.host_clock_skew_ms.load(Ordering::Relaxed)) * 1_000_000
     }
 
     pub(super) fn note_call(&self, service: &str, method: &str) -> Option<CallAction> {

@@ -6,19 +6,27 @@
 mod allowed;
 mod history;
 mod kills;
+#[allow(dead_code, reason = "the campaign uses more of it")]
+#[path = "../world/ledger.rs"]
 mod ledger;
 mod mix;
 mod points;
 mod presses;
+#[allow(dead_code, reason = "the campaign uses more of it")]
+#[path = "../world/process.rs"]
 mod process;
 mod rates;
 mod replicas;
 mod rolling;
 mod schema;
+#[allow(dead_code, reason = "the campaign uses more of it")]
+#[path = "../world/service.rs"]
 mod service;
 mod storms;
 #[path = "../support/mod.rs"]
 mod support;
+#[allow(dead_code, reason = "the campaign uses more of it")]
+#[path = "../world/truth.rs"]
 mod truth;
 mod two;
 

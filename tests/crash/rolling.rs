@@ -56,9 +56,9 @@ async fn two_releases_serve_the_same_people() {
     let (seed, _) = seeded("two releases");
     let mut first = Service::new(On::Postgres).await;
     first.process.becomes(&old);
-    let mut second = first.sibling("second");
+    let mut second = first.replica_at_rest("second");
     second.becomes(&old);
-    let third = first.sibling("third");
+    let third = first.replica_at_rest("third");
     let town =
         Arc::new(Town { first, second, third, ledger: Mutex::default(), seen: Mutex::default() });
     for (user, room) in USERS {

@@ -1,5 +1,5 @@
 //! The database: away for a while, its connections cut, a row locked by somebody who does not let go, the file locked by
-//! another process. Nobody waits for ever, nothing accepted is lost, and all goes on when it is back.
+//! somebody else. Nobody waits for ever, nothing accepted is lost, and all goes on when it is back.
 
 use livekit_replay::{
     simulator::SimConfig,
@@ -131,25 +131,12 @@ async fn a_transaction_held_open_locks_a_row() {
 
 /// By a tool that somebody left open: readers go on, whoever writes is told to come again.
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_locked_by_another_process() {
+async fn sqlite_locked_by_somebody_else() {
     let house = House::open(On::Sqlite).await;
     let (ann, _share) = house.recording("ann").await;
-    let file = house.app.place.dir.join("replay.db");
     let before = house.session("ann", &ann).await["buffer"]["segments"].as_u64();
-    let mut tool = std::process::Command::new("sqlite3")
-        .arg(&file)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("sqlite3");
-    let mut input = tool.stdin.take().expect("piped");
-    let mut output = std::io::BufReader::new(tool.stdout.take().expect("piped"));
-    let mut say =
-        |text: &str| std::io::Write::write_all(&mut input, text.as_bytes()).expect("said");
-    say(".timeout 20000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n");
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut output, &mut line).expect("an answer");
-    assert_eq!(line.trim(), "locked");
+    let tool = connect(&house.app.place.database_url).await;
+    tool.conn().execute_unprepared("BEGIN IMMEDIATE").await.expect("locked");
 
     let body = json!({ "sessionId": ann, "durationSeconds": 2 });
     house.post("ann", "/capture", body).await.is_for_later("overloaded");
@@ -157,10 +144,8 @@ async fn sqlite_locked_by_another_process() {
     assert_eq!(house.get("ann", "/health/ready").await.status, 200);
     assert_eq!(house.ask(Method::GET, "ann", "/my-clips", None).await.body["total"], 0);
 
-    say("ROLLBACK;\n.quit\n");
-    drop(say);
-    drop(input);
-    assert!(tool.wait().expect("ended").success());
+    tool.conn().execute_unprepared("ROLLBACK").await.expect("let go");
+    tool.close().await.expect("closed");
     until("what came meanwhile is indexed", async || {
         house.session("ann", &ann).await["buffer"]["segments"].as_u64() > before
     })

@@ -1,7 +1,7 @@
 //! The service on stores that fail at command. LiveKit's egress writes behind the mounts, where nothing ever fails, but
 //! for tests that want it otherwise.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use livekit_replay::{config::Config, domain::time::Timestamp, media::files, simulator::Share};
 use serde_json::{Value, json};
@@ -232,10 +232,4 @@ impl Ground {
 /// Threads of this process.
 pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-/// Whether two paths are on different file systems: a mount is there.
-pub fn is_mounted(store: &FaultyStore) -> bool {
-    let device = |path: &std::path::Path| std::fs::metadata(path).map(|about| about.dev()).ok();
-    device(store.path()) != device(store.real())
 }

@@ -1,6 +1,7 @@
 //! One test per fault that the world may do to the service: what is answered, which part of the health says so, which
 //! event tells of it, and that everything goes on when the fault is over, without a restart. `docs/faults.md` is the table.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::duplicate_mod, reason = "both grounds ask for the address of the PostgreSQL server")]
 
 mod bounds;
 mod clock;
@@ -20,8 +21,9 @@ mod house;
 mod hung;
 mod livekit;
 #[allow(dead_code, reason = "shared with the tests of crashes")]
-#[path = "../crash/process.rs"]
+#[path = "../world/process.rs"]
 mod process;
+#[allow(dead_code, unused_imports, reason = "shared with the tests of events")]
 #[path = "../events/reader.rs"]
 mod reader;
 mod replicas;
@@ -29,7 +31,7 @@ mod room;
 mod schedule;
 mod server;
 #[allow(dead_code, reason = "shared with the tests of crashes")]
-#[path = "../crash/service.rs"]
+#[path = "../world/service.rs"]
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

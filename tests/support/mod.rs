@@ -58,14 +58,20 @@ pub struct Place {
 
 impl Place {
     pub async fn new(on: On) -> Place {
+        let server = (on == On::Postgres)
+            .then(|| std::env::var("TEST_POSTGRES_URL").expect("looked at before"));
+        Place::on(server).await
+    }
+
+    /// On a PostgreSQL server, or on SQLite.
+    pub async fn on(server: Option<String>) -> Place {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let name = format!("lkr_test_{}", uuid::Uuid::new_v4().simple());
         let dir = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&dir).expect("a directory for the test");
-        let (database_url, postgres) = match on {
-            On::Sqlite => (format!("sqlite://{}", dir.join("replay.db").display()), None),
-            On::Postgres => {
-                let server = std::env::var("TEST_POSTGRES_URL").expect("looked at before");
+        let (database_url, postgres) = match server {
+            None => (format!("sqlite://{}", dir.join("replay.db").display()), None),
+            Some(server) => {
                 run_on(&server, &format!("CREATE DATABASE {name}")).await;
                 let (host, _) = server.rsplit_once('/').expect("a URL with a database");
                 (format!("{host}/{name}"), Some((server, name)))

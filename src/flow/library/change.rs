@@ -139,6 +139,8 @@ pub(in crate::flow) async fn delete_with_files(
 ) -> Result<Clip> {
     let id = &clip.id;
     let files = ClipFiles::of(deps, &clip.user_id, id)?;
+    // a store that is not there has no record to entomb: the clip would come back with the store
+    stores::demand_ours(deps, Which::Clips).await?;
     let gone = match delete_row(deps, id, &files, told).await {
         Ok(gone) => gone,
         Err(error) => {
@@ -176,6 +178,8 @@ async fn delete_row(
     // under the row's lock, so that no publication comes after it; before the commit, so that nothing brings the
     // clip back once its row is gone
     files.entomb().await?;
+    // nor has one that went meanwhile
+    stores::demand_ours(deps, Which::Clips).await?;
     crash::point("between-tombstone-and-commit");
     if !clip::delete_if(&tx, id, &[clip.status]).await? {
         return Err(Error::not_found("clip"));

@@ -54,7 +54,11 @@ impl Service {
 
     /// With further environment variables.
     pub async fn with(on: On, more: &[(&'static str, &'static str)]) -> Service {
-        let place = Place::new(on).await;
+        Service::at(Place::new(on).await, on, more).await
+    }
+
+    /// In that place.
+    pub async fn at(place: Place, on: On, more: &[(&'static str, &'static str)]) -> Service {
         let egress = EgressConfig::measured();
         let sim = Simulator::start(SimConfig { egress, ..SimConfig::default() }).await.unwrap();
         let config = place.config(&sim, &[]);
@@ -100,13 +104,13 @@ impl Service {
 
     /// One more process on the same database, stores and LiveKit; webhooks go to the first.
     pub async fn replica(&self, name: &str) -> Process {
-        let process = self.sibling(name);
+        let process = self.replica_at_rest(name);
         process.start(None).await;
         process
     }
 
-    /// As [`replica`](Self::replica), not started yet.
-    pub fn sibling(&self, name: &str) -> Process {
+    /// The same, not started yet.
+    pub fn replica_at_rest(&self, name: &str) -> Process {
         let mut settings = settings(&self.place, &self.sim, &self.config, &self.more);
         let data = self.place.dir.join(name).display().to_string();
         settings.iter_mut().filter(|(key, _)| *key == "REPLAY__DATA_DIR").for_each(|(_, dir)| {
@@ -186,13 +190,14 @@ impl Service {
         }
     }
 
-    /// A moderator of both communities; `root` is an instance admin.
+    /// A moderator of both communities; `root` is an instance admin, `watch` an admin of both communities.
     fn token(&self, user: &str) -> String {
         let roles: Vec<String> =
             if user == "root" { vec!["instance_admin".to_owned()] } else { Vec::new() };
+        let role = if user == "watch" { "admin" } else { "moderator" };
         let communities: BTreeMap<CommunityId, Vec<String>> = COMMUNITIES
             .iter()
-            .map(|name| (CommunityId::new(*name), vec!["moderator".to_owned()]))
+            .map(|name| (CommunityId::new(*name), vec![role.to_owned()]))
             .collect();
         let claims = Claims {
             user_id: &UserId::new(user),

@@ -1,6 +1,6 @@
 //! What clients were told, and nothing else: the model that the restarted service is held against.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -46,9 +46,32 @@ pub struct Ledger {
     pub unknown_starts: BTreeMap<String, usize>,
     /// Codes that an accepted capture may fail with, because what it needs was broken.
     pub may_fail: Vec<String>,
+    /// The same for single captures, by title or key.
+    pub explained: BTreeMap<String, Vec<&'static str>>,
+    /// A capture whose media never came may not fail for that alone: it has to be explained.
+    pub strict: bool,
+    /// How long segments stay after nobody may capture them any more.
+    pub segments_kept: Duration,
+    /// Ends that a session may have come to by itself, because LiveKit was broken.
+    pub may_end: Vec<&'static str>,
+    /// Where something was asked for, and in which phase; for those who ask in other places than `/capture`.
+    pub asked: BTreeMap<String, (String, usize)>,
 }
 
 impl Ledger {
+    /// Under which title or key a clip was asked for: by its id, or, where nobody was told that, by its title.
+    pub fn key_of<'a>(&'a self, id: &str, title: &'a str) -> &'a str {
+        let known = self.captures.iter().find(|(_, told)| told.id.as_deref() == Some(id));
+        known.map_or(title, |(key, _)| key)
+    }
+
+    /// Whether a capture may have failed with that code.
+    pub fn explains(&self, key: &str, code: &Value) -> bool {
+        let own = self.explained.get(key);
+        self.may_fail.iter().any(|may| code == may)
+            || own.is_some_and(|own| own.iter().any(|may| code == may))
+    }
+
     /// Where a user's capture may come from: the newest session he knows of.
     pub fn newest_session(&self, user: &str) -> Option<String> {
         let own = self.sessions.iter().rev().find(|(_, session)| session.user == user);

@@ -124,6 +124,57 @@ impl Process {
         assert_eq!(status.signal(), Some(ABORTED), "{drill}: {status}\n{}", self.log());
     }
 
+    /// Starts it with a drill, and has it killed if it does not die of that in time; whether it did. `listens` is
+    /// called once it can be asked something.
+    pub async fn tries_drill(&self, drill: &str, within: Duration, listens: impl Fn()) -> bool {
+        self.spawn(Some(drill)).await;
+        let began = tokio::time::Instant::now();
+        let status = loop {
+            let mut held = self.child.lock().await;
+            let child = held.as_mut().expect("a process");
+            if began.elapsed() > within {
+                child.start_kill().unwrap();
+                break child.wait().await.unwrap();
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            drop(held);
+            if self.base().is_none()
+                && let Some(address) = self.address_in_log()
+            {
+                self.base.send_replace(Some(format!("http://{address}/livekit-replay")));
+                listens();
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
+        self.base.send_replace(None);
+        *self.child.lock().await = None;
+        let signal = status.signal();
+        assert!(matches!(signal, Some(ABORTED | KILLED)), "{status}\n{}", self.log());
+        signal == Some(ABORTED)
+    }
+
+    /// Its process id, while it runs.
+    pub async fn pid(&self) -> Option<u32> {
+        self.child.lock().await.as_ref().and_then(Child::id)
+    }
+
+    /// Where its log ends now, for [`lines_since`](Self::lines_since).
+    pub fn log_mark(&self) -> u64 {
+        std::fs::metadata(&self.log).map_or(0, |about| about.len())
+    }
+
+    /// How many lines of its log since a mark hold one of these words.
+    pub fn lines_since(&self, mark: u64, words: &[&str]) -> usize {
+        let Ok(mut file) = std::fs::File::open(&self.log) else { return 0 };
+        let mut text = Vec::new();
+        let read = file.seek(SeekFrom::Start(mark)).and_then(|_| file.read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text);
+        let has = |line: &&str| words.iter().any(|word| line.contains(word));
+        read.map_or(0, |_| text.lines().filter(has).count())
+    }
+
     /// Ends it by SIGTERM, which must go well.
     pub async fn end(&self) {
         let mut child = self.child.lock().await.take().expect("a process");
