@@ -386,6 +386,9 @@ mod tests {
         assert!(!started.load(std::sync::atomic::Ordering::SeqCst));
         // the mount comes back
         drop(held);
+        while gate.is_suspect() {
+            tokio::task::yield_now().await;
+        }
         assert!(gate.run(Duration::from_secs(30), || Ok(7)).await.is_ok_and(|seven| seven == 7));
     }
 
