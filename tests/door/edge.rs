@@ -31,7 +31,10 @@ impl Log {
             .with_env_filter(EnvFilter::new("trace"))
             .with_writer(self.clone())
             .finish();
-        tracing::subscriber::set_default(subscriber)
+        let listening = tracing::subscriber::set_default(subscriber);
+        // other tests run beside this one, and what was met while nobody listened is remembered as not wanted
+        tracing::callsite::rebuild_interest_cache();
+        listening
     }
 }
 

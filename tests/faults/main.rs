@@ -1,7 +1,10 @@
 //! One test per fault that the world may do to the service: what is answered, which part of the health says so, which
 //! event tells of it, and that everything goes on when the fault is over, without a restart. `docs/faults.md` is the table.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(clippy::duplicate_mod, reason = "both grounds ask for the address of the PostgreSQL server")]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "both grounds ask for the address of the PostgreSQL server"
+)]
 
 mod bounds;
 mod clock;

@@ -236,7 +236,10 @@ struct ChangeBody {
 #[utoipa::path(
     patch, path = "/clips/{id}", tag = "clips", params(("id" = String, Path)),
     request_body = ChangeBody, security(("bearer" = [])),
-    responses((status = 200, description = "The clip as it is now", body = ClipBody))
+    responses(
+        (status = 200, description = "The clip as it is now", body = ClipBody),
+        (status = 403, description = "`not_owner`"),
+    )
 )]
 async fn change(
     State(state): State<AppState>,
@@ -267,6 +270,7 @@ struct DeletedBody {
     security(("bearer" = [])),
     responses(
         (status = 200, description = "It is gone", body = DeletedBody),
+        (status = 403, description = "`not_owner`"),
         (status = 429, description = "`rate_limited`"),
     )
 )]
