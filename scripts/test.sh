@@ -49,29 +49,11 @@ fi
 
 echo "== tests: building and running (every line of it is in $log)"
 # Tests that pass are silent; everything else, and a line per finished program, is shown.
-run_tests() {
-  TMPDIR=$work cargo test --workspace --locked --no-fail-fast "$@" 2>&1 |
-    tee -a "$work/test.log" |
-    awk '/^test .* \.\.\. ok$/ || /^ *Compiling / || /^running 0 tests/ || /^$/ { next }
-         /^test result: ok\. 0 passed; 0 failed/ { next } { print; fflush() }'
-  local ended=${PIPESTATUS[0]}
-  [ "$ended" -eq 0 ] || outcome=$ended
-}
-outcome=0
-if [ "$#" -gt 0 ]; then
-  run_tests "$@"
-else
-  # faults take their time and no processor: more of them at once than there are cores
-  others=()
-  for file in tests/*.rs tests/*/main.rs; do
-    name=${file%/main.rs}
-    name=$(basename "${name%.rs}")
-    [ "$name" = faults ] || others+=(--test "$name")
-  done
-  run_tests --lib --bins "${others[@]}"
-  RUST_TEST_THREADS=6 run_tests --test faults
-  run_tests --doc
-fi
+TMPDIR=$work cargo test --workspace --locked --no-fail-fast "$@" 2>&1 |
+  tee "$work/test.log" |
+  awk '/^test .* \.\.\. ok$/ || /^ *Compiling / || /^running 0 tests/ || /^$/ { next }
+       /^test result: ok\. 0 passed; 0 failed/ { next } { print; fflush() }'
+outcome=${PIPESTATUS[0]}
 cat "$work/test.log" >>"$log"
 
 # `test path::to::name ... ok`; output of a test may stand between the dots and the verdict, hence the result lines.
