@@ -204,7 +204,8 @@ pub async fn space(deps: &Deps, which: Which) -> Result<Space> {
 pub const MARKER: &str = ".livekit-replay.json";
 
 /// Asks the store itself whether it is there and ours: a mount that vanished leaves an empty directory in its place,
-/// and whoever deletes must not take that for "everything is gone".
+/// and whoever deletes must not take that for "everything is gone". A buffer may be shared with other instances, whose
+/// directories have names of their own: its marker is of whoever came first.
 ///
 /// # Errors
 /// [`Code::StorageUnavailable`].
@@ -216,7 +217,7 @@ pub async fn demand_ours(deps: &Deps, which: Which) -> Result<()> {
     };
     let marker: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|error| unavailable(which, error))?;
-    if marker["instanceId"] == deps.instance.as_str() {
+    if which == Which::Buffer || marker["instanceId"] == deps.instance.as_str() {
         Ok(())
     } else {
         Err(unavailable(which, "its marker names another instance"))

@@ -70,7 +70,7 @@ async fn egress_hits_its_limit(on: On) {
 /// Somebody else with LiveKit's key stops it before it has begun.
 async fn egress_aborts(on: On) {
     let mut sim = SimConfig::default();
-    sim.egress.start_delay = Duration::from_secs(4);
+    sim.egress.start_delay = Duration::from_secs(2);
     let house = House::with(Place::new(on).await, sim, &[]).await;
     house.shares("ann");
     let started = house.start("ann").await;

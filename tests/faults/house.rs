@@ -20,7 +20,7 @@ const QUICK: [(&str, &str); 7] = [
     ("jobs.orphan_reaper", "*/2 * * * * *"),
     ("livekit.start_timeout_seconds", "5"),
     ("buffer.segment_seconds", "1"),
-    ("buffer.no_segment_seconds", "8"),
+    ("buffer.no_segment_seconds", "12"),
     ("rate_limits.start_per_minute", "0"),
     ("rate_limits.capture_per_minute", "0"),
 ];
@@ -156,11 +156,16 @@ impl House {
 
     /// Waits for a status, and an epoch at least that high.
     pub async fn until_session(&self, user: &str, id: &str, status: &str, epoch: u64) {
-        until(&format!("the session is {status} in epoch {epoch}"), async || {
+        let last = std::sync::Mutex::new(Value::Null);
+        let is_so = async || {
             let shown = self.session(user, id).await;
-            shown["status"] == status && shown["epoch"].as_u64() >= Some(epoch)
-        })
-        .await;
+            let so = shown["status"] == status && shown["epoch"].as_u64() >= Some(epoch);
+            *last.lock().expect("whole") = shown;
+            so
+        };
+        if !holds_in_time(is_so).await {
+            panic!("not {status} in epoch {epoch}: {:#}", last.lock().expect("whole"));
+        }
     }
 
     /// Captures what was on the screen in the last seconds and waits for the clip.
@@ -239,11 +244,14 @@ impl House {
 
 /// Waits until something is so; the limit only ends a test that has failed.
 pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    assert!(holds_in_time(is_so).await, "waited in vain until {what}");
+}
+
+async fn holds_in_time(is_so: impl AsyncFn() -> bool) -> bool {
     let waiting = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let in_time = tokio::time::timeout(Duration::from_secs(120), waiting).await;
-    in_time.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+    tokio::time::timeout(Duration::from_secs(120), waiting).await.is_ok()
 }

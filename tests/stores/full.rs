@@ -116,7 +116,7 @@ async fn a_full_buffer_store_degrades_its_sessions_until_there_is_room(engine: E
     // here egress writes through the mount
     let through = |config: &mut livekit_replay::config::Config| {
         config.livekit.egress_output_path.clone_from(&config.storage.buffer);
-        config.buffer.no_segment = std::time::Duration::from_secs(6);
+        config.buffer.no_segment = std::time::Duration::from_secs(10);
     };
     let Some(ground) = Ground::with("full-buffer", engine, through).await else { return };
     let app = &ground.app;
