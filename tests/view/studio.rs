@@ -16,8 +16,12 @@ use livekit_replay::{
     },
     http::{self, AppState},
     livekit::webhook::Receiver,
-    store::{Set, epoch},
+    store::{
+        Set, epoch,
+        job::{self, JobState},
+    },
 };
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -176,13 +180,24 @@ pub fn file_of(dir: &Path, name: &str, bytes: &[u8]) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Does the work that waits, in this task; nothing runs before it and nothing after.
+/// Whether a failed attempt is to be repeated later.
+async fn is_to_be_repeated(bench: &Bench) -> bool {
+    let again = job::Entity::find()
+        .filter(job::Column::State.eq(JobState::Queued))
+        .filter(job::Column::Attempts.gt(0));
+    again.count(bench.deps.db.conn()).await.unwrap() > 0
+}
+
+/// Does the work that waits, in this task, also what is tried again; nothing runs before it and nothing after.
 pub async fn make_all(bench: &Bench) {
     let (workers, cancel) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
     loop {
         let leased = work::lease(&bench.deps, 16).await.unwrap();
         if leased.is_empty() {
-            return;
+            if !is_to_be_repeated(bench).await {
+                return;
+            }
+            bench.clock.advance_micros(10_000_000);
         }
         for job in leased {
             let place = Place::take(&workers).await.unwrap();
