@@ -24,17 +24,19 @@ impl Log {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_env_filter(EnvFilter::new("trace"))
-            .with_writer(self.clone())
-            .finish();
-        let listening = tracing::subscriber::set_default(subscriber);
-        // other tests run beside this one, and what was met while nobody listened is remembered as not wanted
-        tracing::callsite::rebuild_interest_cache();
-        listening
+    fn listen(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+        let subscriber = || {
+            tracing_subscriber::fmt()
+                .json()
+                .flatten_event(true)
+                .with_env_filter(EnvFilter::new("trace"))
+                .with_writer(self.clone())
+                .finish()
+        };
+        // while there is but one listener, what another test's thread meets first is not wanted anywhere: with a second
+        // one, whom nobody tells anything, all of them are asked
+        let second = tracing::Dispatch::new(subscriber());
+        (tracing::subscriber::set_default(subscriber()), second)
     }
 }
 
