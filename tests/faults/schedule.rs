@@ -58,6 +58,6 @@ async fn a_tick_while_the_last_one_still_runs(on: On) {
     let jobs = health["scheduler"].as_array().expect("jobs");
     let job = jobs.iter().find(|job| job["name"] == "reconcile").expect("listed");
     assert_eq!(job["overdue"], false, "{job}");
-    assert_eq!(health["status"], "ok");
+    until("all is well", async || house.health().await["status"] == "ok").await;
     house.close().await;
 }
