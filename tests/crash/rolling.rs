@@ -282,7 +282,7 @@ impl Person {
                 (_, 3..6) => self.look().await,
                 (Some(session), _) => self.capture(&session).await,
             }
-            let pause = Duration::from_millis(self.random.random_range(100..900));
+            let pause = Duration::from_millis(self.random.random_range(500..2700));
             tokio::time::sleep(pause).await;
         }
     }
