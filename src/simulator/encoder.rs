@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FileType, Mode};
+use rustix::{
+    fs::{FileType, Mode},
+    process::{Pid, Signal, kill_process_group, setpriority_process},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::unix::pipe,
@@ -112,8 +115,12 @@ pub(super) async fn run(
     }
 }
 
+/// Egress has a machine of its own; here it must not take the time of a service under test, nor come before the FFmpeg
+/// of that service, which has this niceness too.
+const NICENESS: i32 = 10;
+
 fn spawn(plan: &Plan) -> std::io::Result<Child> {
-    Command::new(&plan.ffmpeg)
+    let child = Command::new(&plan.ffmpeg)
         .args(arguments(plan))
         .current_dir(&plan.scratch)
         .stdin(Stdio::piped())
@@ -121,7 +128,12 @@ fn spawn(plan: &Plan) -> std::io::Result<Child> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
+        .spawn()?;
+    if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        // a courtesy: it works without
+        let _ = setpriority_process(Some(pid), NICENESS);
+    }
+    Ok(child)
 }
 
 fn pipes(child: &mut Child) -> Result<(ChildStdin, ChildStdout, ChildStderr), String> {
@@ -296,10 +308,10 @@ async fn read_complaints(stderr: ChildStderr) -> String {
 }
 
 fn kill_group(group: Option<u32>) {
-    let pid = group.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let pid = group.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // already gone is as good
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = kill_process_group(pid, Signal::KILL);
     }
 }
 

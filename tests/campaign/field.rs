@@ -12,6 +12,8 @@ use std::{
 };
 
 use livekit_replay::{
+    clock::{Clock, SystemClock},
+    domain::time::Timestamp,
     simulator::{Media, Share},
     store::{Connect, Db},
 };
@@ -23,7 +25,7 @@ use crate::{
     faults::Fault,
     ffmpeg::Ffmpeg,
     gate::Gate,
-    ledger::Ledger,
+    ledger::{Excuse, Ledger},
     plan::PEOPLE,
     process::Process,
     receiver::{self, Receiver},
@@ -69,8 +71,6 @@ pub struct Field {
     pub tally: Tally,
     /// Requests under way, by replica.
     pub busy: Vec<AtomicUsize>,
-    /// The phase that runs.
-    pub phase: AtomicUsize,
     ledger: Mutex<Ledger>,
     wrong: Mutex<Vec<String>>,
     /// When people were told that a session began.
@@ -79,6 +79,8 @@ pub struct Field {
     young: Mutex<BTreeSet<String>>,
     /// Sessions whose recording was hurt.
     hurt: Mutex<BTreeSet<String>>,
+    /// What was broken, and when.
+    broken: Mutex<Vec<Excuse>>,
     cluster_dir: PathBuf,
 }
 
@@ -117,12 +119,12 @@ impl Field {
             receiver,
             tally: Tally::default(),
             busy: (0..replicas).map(|_| AtomicUsize::new(0)).collect(),
-            phase: AtomicUsize::new(0),
             ledger: Mutex::default(),
             wrong: Mutex::default(),
             began: Mutex::default(),
             young: Mutex::default(),
             hurt: Mutex::default(),
+            broken: Mutex::default(),
             cluster_dir,
         }
     }
@@ -178,6 +180,21 @@ impl Field {
 
     pub fn hurt_sessions(&self) -> BTreeSet<String> {
         self.hurt.lock().expect("whole").clone()
+    }
+
+    /// A fault has been undone.
+    pub fn note_broken(&self, fault: Fault, from: Timestamp) {
+        // the service's clock is stepped back by 5 s at most, and lags by what it takes to write its rows
+        let (from, to) = (from.plus_seconds(-6), SystemClock.now().plus_seconds(1));
+        let of_material = fault.breaks_buffer();
+        // an egress whose writes failed is noticed, ended and started again later
+        let to = if of_material { to.plus_seconds(30) } else { to };
+        let codes = fault.explains();
+        self.broken.lock().expect("whole").push(Excuse { from, to, codes, of_material });
+    }
+
+    pub fn broken(&self) -> Vec<Excuse> {
+        self.broken.lock().expect("whole").clone()
     }
 
     /// Somebody was told of a session that runs.

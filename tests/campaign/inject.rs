@@ -4,7 +4,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use base64::Engine as _;
 use livekit_api::access_token::AccessToken;
-use livekit_replay::simulator::{CallAction, CallFault, EgressView, HookAction, HookFault};
+use livekit_replay::{
+    clock::{Clock, SystemClock},
+    simulator::{CallAction, CallFault, EgressView, HookAction, HookFault},
+};
 use sea_orm::{ConnectionTrait, DatabaseBackend, FromQueryResult, Statement};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -49,7 +52,9 @@ impl<'a> Injection<'a> {
     /// Does it while an operation is under way, keeps it up, undoes it, and counts what it met.
     pub async fn run(self) {
         let in_flight = self.in_flight().await;
+        let began = SystemClock.now();
         let evidence = self.happen().await;
+        self.field.note_broken(self.fault, began);
         let (hurt, late) = self.hurt();
         let affected = in_flight && evidence > 0;
         self.field.tally.met(self.fault, |met| {

@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use livekit_replay::clock::{Clock, SystemClock};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -208,17 +209,17 @@ impl Person<'_> {
 
     /// A capture or trim, under its key: an answer that says nothing for sure is asked for again at once, or at the end.
     async fn make(&self, path: String, key: String, body: Value) {
+        let asked = SystemClock.now();
         let mut answer = self.post(&path, Some(&key), &body).await;
         if told(&answer).0 == Known::Unknown && self.one.pick.is_multiple_of(2) {
             answer = self.post(&path, Some(&key), &body).await;
         }
         let (known, id) = told(&answer);
-        let phase = self.field.phase.load(Ordering::SeqCst);
         if let Some(session) = body["sessionId"].as_str() {
             self.field.note_capture(session, &key);
         }
         let mut ledger = self.field.ledger();
-        ledger.asked.insert(key.clone(), (path, phase));
+        ledger.asked.insert(key.clone(), (path, asked));
         let user = self.user().to_owned();
         ledger.captures.insert(key, Capture { user, known, id, body, deleted: Known::No });
     }

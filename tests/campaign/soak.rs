@@ -61,7 +61,7 @@ pub async fn run(ground: Ground, replicas: usize, seed: u64, minutes: f64) {
     }
     println!("{}", field.tally.table(&[]));
     let nothing = Plan { phases: Vec::new() };
-    for line in verdict::judge(&field, &nothing, &listeners.heard, 0).await {
+    for line in verdict::judge(&field, &nothing, &listeners.heard).await {
         println!("* {line}");
     }
     listeners.end().await;

@@ -1,10 +1,6 @@
 //! The end: faults are over, and what is there is held against what people were told.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use livekit_replay::domain::{id::UserId, keys};
 use reqwest::Method;
@@ -39,9 +35,9 @@ struct Counted {
 }
 
 /// What is compared, and the figures that are told.
-pub async fn judge(field: &Field, plan: &Plan, heard: &Heard, until: usize) -> Vec<String> {
+pub async fn judge(field: &Field, plan: &Plan, heard: &Heard) -> Vec<String> {
     let mut told = Vec::new();
-    excuse(field, plan, until);
+    excuse(field, plan);
     repeat_unknown(field).await;
     let users = PEOPLE.map(|(user, _)| user);
     let ledger = field.ledger().clone();
@@ -61,28 +57,22 @@ pub async fn judge(field: &Field, plan: &Plan, heard: &Heard, until: usize) -> V
     told
 }
 
-/// What the faults explain: a clip that was accepted before a fault ended may have met it, or one of those after.
-fn excuse(field: &Field, plan: &Plan, until: usize) {
+/// What the faults explain. What is recorded of a session that was hurt, or had only just begun, may never have been;
+/// everything else must have met the fault between its being asked for and its failing (`Field::broken`).
+fn excuse(field: &Field, plan: &Plan) {
     let mut ledger = field.ledger();
-    let faults: Vec<Option<Fault>> =
-        plan.phases.iter().take(until).map(|phase| phase.fault).collect();
-    let asked = ledger.asked.clone();
     ledger.strict = true;
     ledger.segments_kept = Duration::from_secs(130);
-    for (key, (_, phase)) in asked {
-        // what it is cut out of may have been hurt just before, and its job may have met what came next
-        let first = phase.saturating_sub(4);
-        let met = faults.iter().skip(first).take(phase + 7 - first).flatten();
-        let mut codes: BTreeSet<_> =
-            met.flat_map(|fault| fault.explains().iter().copied()).collect();
-        let session = ledger.captures[&key].body["sessionId"].as_str().unwrap_or_default();
-        if field.hurt_sessions().contains(session) || field.was_young(&key) {
-            codes.insert("no_segments_in_range");
-            codes.insert("no_usable_segments");
-        }
-        ledger.explained.insert(key, codes.into_iter().collect());
-    }
-    if faults.iter().flatten().any(|fault| fault.ends_sessions()) {
+    ledger.excuses = field.broken();
+    let hurt = field.hurt_sessions();
+    let never = ledger.captures.iter().filter(|(key, told)| {
+        let session = told.body["sessionId"].as_str().unwrap_or_default();
+        hurt.contains(session) || field.was_young(key)
+    });
+    let never: Vec<_> = never.map(|(key, _)| key.clone()).collect();
+    let codes = vec!["no_segments_in_range", "no_usable_segments"];
+    ledger.explained.extend(never.into_iter().map(|key| (key, codes.clone())));
+    if plan.phases.iter().filter_map(|phase| phase.fault).any(Fault::ends_sessions) {
         ledger.may_end = vec!["egress_failed", "limit_reached"];
     }
 }

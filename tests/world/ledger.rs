@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use livekit_replay::domain::time::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -48,14 +49,40 @@ pub struct Ledger {
     pub may_fail: Vec<String>,
     /// The same for single captures, by title or key.
     pub explained: BTreeMap<String, Vec<&'static str>>,
+    /// The same for captures that met something broken.
+    pub excuses: Vec<Excuse>,
     /// A capture whose media never came may not fail for that alone: it has to be explained.
     pub strict: bool,
     /// How long segments stay after nobody may capture them any more.
     pub segments_kept: Duration,
     /// Ends that a session may have come to by itself, because LiveKit was broken.
     pub may_end: Vec<&'static str>,
-    /// Where something was asked for, and in which phase; for those who ask in other places than `/capture`.
-    pub asked: BTreeMap<String, (String, usize)>,
+    /// Where something was asked for, and when; for those who ask in other places than `/capture`.
+    pub asked: BTreeMap<String, (String, Timestamp)>,
+}
+
+/// Something was broken for a while.
+#[derive(Debug, Clone)]
+pub struct Excuse {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    /// What a capture that met it may fail with.
+    pub codes: &'static [&'static str],
+    /// It hurts what is recorded, not only what is made of it.
+    pub of_material: bool,
+}
+
+impl Excuse {
+    /// `asked` is when the clip was asked for; the clip tells when it had failed, and which time it is of.
+    fn holds(&self, clip: &Value, asked: Timestamp) -> bool {
+        let time = |field: &str| Timestamp::parse_rfc3339(clip[field].as_str().unwrap_or_default());
+        let failed = time("updatedAt").expect("a clip says when it changed");
+        let recorded = time("requestedFrom").filter(|_| self.of_material);
+        let since = recorded.map_or(asked, |recorded| recorded.min(asked));
+        self.codes.iter().any(|code| clip["error"]["code"] == *code)
+            && self.from <= failed
+            && since <= self.to
+    }
 }
 
 impl Ledger {
@@ -65,11 +92,14 @@ impl Ledger {
         known.map_or(title, |(key, _)| key)
     }
 
-    /// Whether a capture may have failed with that code.
-    pub fn explains(&self, key: &str, code: &Value) -> bool {
+    /// Whether a clip may have failed as it did.
+    pub fn explains(&self, key: &str, clip: &Value) -> bool {
+        let code = &clip["error"]["code"];
         let own = self.explained.get(key);
+        let asked = self.asked.get(key).map(|(_, at)| *at);
         self.may_fail.iter().any(|may| code == may)
             || own.is_some_and(|own| own.iter().any(|may| code == may))
+            || asked.is_some_and(|asked| self.excuses.iter().any(|one| one.holds(clip, asked)))
     }
 
     /// Where a user's capture may come from: the newest session he knows of.

@@ -12,6 +12,7 @@ use livekit_replay::{
 };
 use reqwest::Method;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     ledger::{Known, Ledger},
@@ -19,7 +20,8 @@ use crate::{
     support::On,
 };
 
-/// Longest time to settle. Replicas' leases (30 s) and the age of work files (60 s) have to run out on PostgreSQL.
+/// Longest time in which nothing gets better. Replicas' leases (30 s) and the age of work files (60 s) have to run out
+/// on PostgreSQL. How long all of it takes is the machine's business: many clips may be left to make.
 fn patience(on: On) -> Duration {
     Duration::from_secs(if on == On::Sqlite { 90 } else { 180 })
 }
@@ -32,20 +34,24 @@ pub async fn settles(service: &Service, ledger: &Ledger, users: &[&str], after: 
 
 /// [`settles`] without looking into the clips.
 pub async fn agrees(service: &Service, ledger: &Ledger, users: &[&str], after: &str) {
-    let mut wrong = Vec::new();
-    let began = tokio::time::Instant::now();
-    let quiet = async {
-        loop {
-            wrong = disagreements(service, ledger, users).await;
-            if wrong.is_empty() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    let (mut least, mut better) = (usize::MAX, began);
+    loop {
+        let wrong = disagreements(service, ledger, users).await;
+        if wrong.is_empty() {
+            break;
         }
-    };
-    let quiet = tokio::time::timeout(patience(service.on), quiet).await;
-    let log = if quiet.is_err() { service.log() } else { String::new() };
-    assert!(quiet.is_ok(), "{after}: does not settle:\n{}\n{log}", wrong.join("\n"));
+        if wrong.len() < least {
+            (least, better) = (wrong.len(), Instant::now());
+        }
+        assert!(
+            better.elapsed() < patience(service.on),
+            "{after}: does not settle:\n{}\n{}",
+            wrong.join("\n"),
+            service.log()
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
     println!("{after}: settled after {:.1} s", began.elapsed().as_secs_f64());
 }
 
@@ -227,7 +233,7 @@ async fn clips_agree(service: &Service, ledger: &Ledger, clips: &[Value], wrong:
         }
         match text(clip, "status") {
             "ready" => {}
-            "failed" if ledger.explains(title, &clip["error"]["code"]) => {}
+            "failed" if ledger.explains(title, &whole(service, clip).await) => {}
             "failed" if !ledger.strict && !had_media(service, clip).await => {}
             status => wrong.push(format!("{title} is {status}: {}", clip["error"])),
         }
@@ -241,11 +247,16 @@ async fn clips_agree(service: &Service, ledger: &Ledger, clips: &[Value], wrong:
     files_agree(service, clips, wrong);
 }
 
+/// All that its owner is told of a listed clip.
+async fn whole(service: &Service, clip: &Value) -> Value {
+    let path = format!("/clips/{}", text(clip, "id"));
+    service.must(Method::GET, text(clip, "userId"), &path, None).await
+}
+
 /// Whether the buffer a failed clip was to come from holds anything of before the clip's end.
 async fn had_media(service: &Service, clip: &Value) -> bool {
     let user = text(clip, "userId");
-    let path = format!("/clips/{}", text(clip, "id"));
-    let asked = service.must(Method::GET, user, &path, None).await;
+    let asked = whole(service, clip).await;
     let path = format!("/sessions/{}", text(clip, "sessionId"));
     let session = service.must(Method::GET, user, &path, None).await;
     let wanted = Timestamp::parse_rfc3339(text(&asked, "requestedTo")).unwrap();
