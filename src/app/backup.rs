@@ -12,7 +12,7 @@ use std::{
 
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
-use tokio::process::Command;
+use tokio::{process::Command, time::Instant};
 
 use super::{Database, Failure, build, lock, open_database, places};
 use crate::{
@@ -253,12 +253,20 @@ async fn empty(config: &Config, clock: &SharedClock, db: &Db) -> Result<(), Fail
     Ok(schema::migrate_down(db, None).await?)
 }
 
+/// PostgreSQL may need so long to notice that somebody has gone, a replica that was stopped just before for one.
+const LEAVING: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Nobody else may be connected.
 async fn alone(db: &Db) -> Result<(), Failure> {
-    if db.engine() == store::Engine::Postgres && copy::others(db).await? > 0 {
-        return Err(Failure::Failed(
-            "somebody is connected to this database; stop every replica first".to_owned(),
-        ));
+    let began = Instant::now();
+    while db.engine() == store::Engine::Postgres && copy::others(db).await? > 0 {
+        if began.elapsed() > LEAVING {
+            return Err(Failure::Failed(
+                "somebody is connected to this database; stop every replica first".to_owned(),
+            ));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
     Ok(())
 }

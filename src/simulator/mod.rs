@@ -286,11 +286,6 @@ impl Sim {
         Ok(())
     }
 
-    /// From now on the egress host's clock shows so many milliseconds more than ours (fewer, if negative).
-    pub fn set_host_clock_skew_ms(&self, ms: i64) {
-        self.world.host_clock_skew_ms.store(ms, Ordering::Relaxed);
-    }
-
     /// No segment comes out for a while; then all that are due.
     pub fn pause_sink(&self, egress_id: &str, duration: Duration) -> Result<()> {
         self.egress(egress_id)?.pause_until(Instant::now() + duration);

@@ -47,14 +47,15 @@ pub async fn faults(db: &Db) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// How many others are connected to this PostgreSQL database.
+/// How many other clients are connected to this PostgreSQL database; its own workers (autovacuum) are none.
 ///
 /// # Errors
 /// Of the database.
 pub async fn others(db: &Db) -> Result<i64> {
     let statement = Statement::from_string(
         DatabaseBackend::Postgres,
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+         AND backend_type = 'client backend'",
     );
     let row = db.conn().query_one_raw(statement).await;
     let row = row.map_err(|error| db_error("asking who is connected", error))?;

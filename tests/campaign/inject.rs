@@ -163,9 +163,9 @@ impl<'a> Injection<'a> {
             F::ClockBack => self.clock(-5_000).await,
             F::HostClockForward | F::HostClockBack => {
                 let skew = if self.fault == F::HostClockForward { 90_000 } else { -90_000 };
-                sim.set_host_clock_skew_ms(skew);
+                sim.step_host_clock(skew);
                 let seen = self.last(|| self.new_hits()).await;
-                sim.set_host_clock_skew_ms(0);
+                sim.step_host_clock(-skew);
                 seen
             }
             F::DatabaseCut => self.cut_connections().await,
