@@ -71,7 +71,10 @@ impl Clock for DrillClock {
 /// The clock of a program: the machine's, unless [`DRILL`] names a file.
 pub fn of_program() -> SharedClock {
     match std::env::var_os(DRILL) {
-        Some(file) => Arc::new(DrillClock { file: file.into() }),
+        Some(file) => {
+            tracing::warn!(file = %file.display(), "the clock is a drill's: it goes by this file ({DRILL})");
+            Arc::new(DrillClock { file: file.into() })
+        }
         None => Arc::new(SystemClock),
     }
 }

@@ -1,4 +1,4 @@
-//! A file that grows block by block: one thread writes, one hashes, one makes it last, while the caller goes on.
+//! A file that grows block by block: one thread writes and hashes, one makes it last, while the caller goes on.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,8 +17,8 @@ use super::{
     tree::{BRANCH, Tree, branch},
 };
 
-/// Blocks on their way at most.
-const BLOCKS_AHEAD: usize = 16;
+/// Blocks on their way at most: more than a segment of 10 s, so that writing goes on while the next one is read.
+const BLOCKS_AHEAD: usize = 32;
 /// The disk is asked to begin with what it has after so many bytes.
 const SYNC_EVERY: u64 = 32 << 20;
 
@@ -39,12 +39,11 @@ pub(super) struct Output {
     block: Block,
     to_write: Option<SyncSender<Block>>,
     empty: Receiver<Vec<u8>>,
-    writing: Option<JoinHandle<io::Result<()>>>,
-    hashing: Option<JoinHandle<Hashed>>,
+    writing: Option<JoinHandle<io::Result<Hashed>>>,
     syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// What the hashing thread leaves.
+/// The hashes of what was written.
 #[derive(Debug, Default)]
 struct Hashed {
     tree: Tree,
@@ -59,13 +58,16 @@ impl Output {
         let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(Halt::Io)?;
         let file = Arc::new(file);
         let (to_write, blocks) = sync_channel::<Block>(BLOCKS_AHEAD);
-        let (to_hash, written) = sync_channel::<Block>(BLOCKS_AHEAD);
         let (to_reuse, empty) = channel();
         let (to_sync, grown) = channel();
-        let (writes, pulse) = (Arc::clone(&file), Arc::clone(&control));
-        let writing =
-            spawn("mux-write", move || write(&writes, &blocks, &to_hash, &to_sync, &pulse))?;
-        let hashing = spawn("mux-hash", move || hash(&written, &to_reuse, room))?;
+        let behind = Behind {
+            file: Arc::clone(&file),
+            control: Arc::clone(&control),
+            room,
+            to_sync,
+            to_reuse,
+        };
+        let writing = spawn("mux-write", move || behind.write(&blocks))?;
         let syncs = Arc::clone(&file);
         let syncing = spawn("mux-sync", move || sync(&syncs, &grown))?;
         let block = Block { offset: room as u64, bytes: Vec::with_capacity(BRANCH) };
@@ -77,7 +79,6 @@ impl Output {
             to_write: Some(to_write),
             empty,
             writing: Some(writing),
-            hashing: Some(hashing),
             syncing: Some(syncing),
         })
     }
@@ -114,31 +115,22 @@ impl Output {
         if sent { Ok(()) } else { Err(self.wait_for_write().err().unwrap_or(Halt::Stopped)) }
     }
 
-    fn wait_for_write(&mut self) -> Result<(), Halt> {
+    fn wait_for_write(&mut self) -> Result<Hashed, Halt> {
         self.to_write = None;
-        let Some(writing) = self.writing.take() else { return Ok(()) };
-        let written = writing.join();
-        written.unwrap_or_else(|_| Err(io::Error::other("a thread ended"))).map_err(Halt::Io)
-    }
-
-    /// Waits until everything behind the front is written.
-    pub fn flush(&mut self) -> Result<(), Halt> {
-        if !self.block.bytes.is_empty() {
-            self.hand_on()?;
-        }
-        self.wait_for_write()
+        let written = self.writing.take().map(JoinHandle::join).and_then(Result::ok);
+        written.unwrap_or_else(|| Err(io::Error::other("a thread ended"))).map_err(Halt::Io)
     }
 
     /// Writes the front, exactly as many bytes as were reserved; answers the hash of the whole file, hex.
     pub fn finish(mut self, mut front: Vec<u8>) -> Result<(Arc<File>, String), Halt> {
-        self.flush()?;
+        if !self.block.bytes.is_empty() {
+            self.hand_on()?;
+        }
+        let hashed = self.wait_for_write()?;
         if front.len() != self.room {
             return Err(Halt::NoRoom);
         }
         self.file.write_all_at(&front, 0).map_err(Halt::Io)?;
-        let hashed = self.hashing.take().map(JoinHandle::join);
-        let hashed =
-            hashed.and_then(Result::ok).ok_or(Halt::Io(io::Error::other("a thread ended")))?;
         let synced = self.syncing.take().map_or(Ok(Ok(())), JoinHandle::join);
         synced.unwrap_or_else(|_| Err(io::Error::other("a thread ended"))).map_err(Halt::Io)?;
         front.extend_from_slice(&hashed.first);
@@ -152,7 +144,6 @@ impl Drop for Output {
     fn drop(&mut self) {
         self.to_write = None;
         let _ = self.writing.take().map(JoinHandle::join);
-        let _ = self.hashing.take().map(JoinHandle::join);
         let _ = self.syncing.take().map(JoinHandle::join);
     }
 }
@@ -164,42 +155,39 @@ fn spawn<T: Send + 'static>(
     Builder::new().name(name.to_owned()).spawn(work).map_err(Halt::Io)
 }
 
-fn write(
-    file: &File,
-    blocks: &Receiver<Block>,
-    to_hash: &SyncSender<Block>,
-    to_sync: &Sender<()>,
-    control: &Control,
-) -> io::Result<()> {
-    let mut since = 0;
-    while let Ok(block) = blocks.recv() {
-        file.write_all_at(&block.bytes, block.offset)?;
-        control.beat();
-        since += block.bytes.len() as u64;
-        if since >= SYNC_EVERY {
-            since = 0;
-            let _ = to_sync.send(());
-        }
-        if to_hash.send(block).is_err() {
-            return Err(io::Error::other("a thread ended"));
-        }
-    }
-    Ok(())
+/// What the writing thread works with.
+struct Behind {
+    file: Arc<File>,
+    control: Arc<Control>,
+    room: usize,
+    to_sync: Sender<()>,
+    to_reuse: Sender<Vec<u8>>,
 }
 
-fn hash(blocks: &Receiver<Block>, to_reuse: &Sender<Vec<u8>>, room: usize) -> Hashed {
-    let own = room.next_multiple_of(BRANCH) as u64;
-    let mut hashed = Hashed::default();
-    while let Ok(block) = blocks.recv() {
-        if block.offset < own {
-            hashed.first.extend_from_slice(&block.bytes);
-        } else {
-            hashed.tree.push(branch(block.offset, &block.bytes), block.bytes.len());
+impl Behind {
+    /// Writes block after block, and hashes each while it is still in this core's cache.
+    fn write(&self, blocks: &Receiver<Block>) -> io::Result<Hashed> {
+        let own = self.room.next_multiple_of(BRANCH) as u64;
+        let mut hashed = Hashed::default();
+        let mut since = 0;
+        while let Ok(Block { offset, bytes }) = blocks.recv() {
+            self.file.write_all_at(&bytes, offset)?;
+            self.control.beat();
+            since += bytes.len() as u64;
+            if since >= SYNC_EVERY {
+                since = 0;
+                let _ = self.to_sync.send(());
+            }
+            if offset < own {
+                hashed.first.extend_from_slice(&bytes);
+            } else {
+                hashed.tree.push(branch(offset, &bytes), bytes.len());
+            }
+            // nobody may want it back any more
+            let _ = self.to_reuse.send(bytes);
         }
-        // nobody may want it back any more
-        let _ = to_reuse.send(block.bytes);
+        Ok(hashed)
     }
-    hashed
 }
 
 /// Begins early with what the last sync would otherwise have to wait for. The kernel tells of a failed write once per
