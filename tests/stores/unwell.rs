@@ -12,6 +12,7 @@ on_both_engines!(
     a_read_only_clip_store_serves_and_makes_no_clip,
     a_clip_store_with_errors_fails_no_clip,
     a_clip_store_that_vanished_loses_nothing,
+    a_clip_store_that_vanishes_while_late_segments_are_awaited_gets_no_clip,
     a_read_only_buffer_store_can_be_captured_from,
     a_buffer_store_with_errors_ends_no_session,
     a_buffer_store_that_vanished_ends_no_session_and_is_not_filled,
@@ -111,6 +112,39 @@ async fn clip_store(ill: Ill, engine: Engine) {
     ground.assert_whole(&clip).await;
     let again = ground.ready_clip(&session).await;
     ground.assert_whole(&again).await;
+    ground.assert_settled().await;
+    ground.close().await;
+}
+
+/// The attempt has found its store and waits for the last segment: what is made after that would lie in the directory
+/// below the mount, and be gone when the store comes back.
+async fn a_clip_store_that_vanishes_while_late_segments_are_awaited_gets_no_clip(engine: Engine) {
+    let Some(ground) = Ground::new("late", engine).await else { return };
+    let app = &ground.app;
+    let session = app.start_session(USER, ROOM).await;
+    app.wait_for_buffer(USER, &session, 5.0).await;
+    let pressed = app.deps.clock.now();
+    let (from, to) = (pressed.plus_seconds(-3).to_rfc3339(), pressed.plus_seconds(4).to_rfc3339());
+    let window = json!({ "sessionId": session, "from": from, "to": to });
+    let (status, clip) = app.post_async(USER, "/capture", window).await;
+    assert_eq!(status, 202, "{clip:#}");
+    let caught = clip["clipId"].as_str().expect("an id");
+    let at_it = pressed.plus_seconds(2);
+    app.until("the attempt waits", async || app.deps.clock.now() > at_it).await;
+    ground.clips.vanish();
+
+    app.until("the clip waits for its store", async || {
+        let shown = ground.clip(caught).await;
+        assert_eq!(shown["status"], "processing", "{shown:#}");
+        shown["error"]["code"] == "storage_unavailable"
+    })
+    .await;
+    let left = std::fs::read_dir(ground.clips.path()).expect("a directory").count();
+    assert_eq!(left, 0, "something was made where nothing is mounted");
+
+    ground.clips.come_back();
+    let made = ground.until_ready(caught).await;
+    ground.assert_whole(&made).await;
     ground.assert_settled().await;
     ground.close().await;
 }

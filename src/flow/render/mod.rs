@@ -96,7 +96,7 @@ pub async fn render(
     let name = format!("{}-{lease}", clip.id);
     let work_dir = deps.work_dir().join(name);
     let phases = Phases { queue_ms, ..Phases::default() };
-    // a clip made where nothing is mounted would be lost with the next mount
+    // nobody waits for late segments in vain
     stores::demand_ours(deps, Which::Clips).await?;
     let mut attempt = Attempt { deps, leased, clip, cancel, work_dir, phases };
     let outcome = match attempt.clip.trim_of {
@@ -227,11 +227,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// The first touch of the clip store: one that hangs is found here.
+    /// The first touch of the clip store: one that hangs is found here. A clip made where nothing is mounted would be
+    /// lost with the next mount, and minutes may have gone by since the attempt began; a directory that is in the store
+    /// leads nowhere without it.
     async fn make_work_dir(&self) -> Result<()> {
+        stores::demand_ours(self.deps, Which::Clips).await?;
         let work_dir = self.work_dir.clone();
         let make = move || std::fs::create_dir_all(work_dir);
-        stores::work(&self.deps.stores, Which::Clips, make).await
+        stores::work(&self.deps.stores, Which::Clips, make).await?;
+        // it may have gone just before the directory was made
+        stores::demand_ours(self.deps, Which::Clips).await
     }
 }
 
