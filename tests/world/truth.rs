@@ -12,7 +12,6 @@ use livekit_replay::{
 };
 use reqwest::Method;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::{
     ledger::{Known, Ledger},
@@ -20,8 +19,7 @@ use crate::{
     support::On,
 };
 
-/// Longest time in which nothing gets better. Replicas' leases (30 s) and the age of work files (60 s) have to run out
-/// on PostgreSQL. How long all of it takes is the machine's business: many clips may be left to make.
+/// Longest time to settle. Replicas' leases (30 s) and the age of work files (60 s) have to run out on PostgreSQL.
 fn patience(on: On) -> Duration {
     Duration::from_secs(if on == On::Sqlite { 90 } else { 180 })
 }
@@ -34,24 +32,20 @@ pub async fn settles(service: &Service, ledger: &Ledger, users: &[&str], after: 
 
 /// [`settles`] without looking into the clips.
 pub async fn agrees(service: &Service, ledger: &Ledger, users: &[&str], after: &str) {
-    let began = Instant::now();
-    let (mut least, mut better) = (usize::MAX, began);
-    loop {
-        let wrong = disagreements(service, ledger, users).await;
-        if wrong.is_empty() {
-            break;
+    let mut wrong = Vec::new();
+    let began = tokio::time::Instant::now();
+    let quiet = async {
+        loop {
+            wrong = disagreements(service, ledger, users).await;
+            if wrong.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        if wrong.len() < least {
-            (least, better) = (wrong.len(), Instant::now());
-        }
-        assert!(
-            better.elapsed() < patience(service.on),
-            "{after}: does not settle:\n{}\n{}",
-            wrong.join("\n"),
-            service.log()
-        );
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    };
+    let quiet = tokio::time::timeout(patience(service.on), quiet).await;
+    let log = if quiet.is_err() { service.log() } else { String::new() };
+    assert!(quiet.is_ok(), "{after}: does not settle:\n{}\n{log}", wrong.join("\n"));
     println!("{after}: settled after {:.1} s", began.elapsed().as_secs_f64());
 }
 
