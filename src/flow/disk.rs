@@ -1,6 +1,6 @@
 //! Whether there is room for what was promised.
 
-use std::os::unix::fs::MetadataExt;
+use std::{collections::HashMap, os::unix::fs::MetadataExt, time::Duration};
 
 use super::{
     Deps,
@@ -13,56 +13,60 @@ use crate::{
         limits::{self, BufferGrowth},
     },
     error::Result,
-    store::{quota, segment, session},
+    store::{Tx, quota, segment, session, setting},
 };
 
-/// Refuses a start when what is promised already and this one would not fit on the disk.
-///
-/// # Errors
-/// `insufficient_disk`; `storage_unavailable` when the buffer store does not answer.
-pub async fn refuse_if_it_would_not_fit(deps: &Deps) -> Result<()> {
-    let mut growing: Vec<BufferGrowth> =
-        growing(deps).await?.into_iter().map(|(_, one)| one).collect();
-    growing.push(BufferGrowth::default());
-    check(deps, &growing).await
+/// What a start is held against, looked at before its transaction: reading directories and adding up segments takes too
+/// long to keep every other start waiting.
+#[derive(Debug)]
+pub struct Room {
+    free_bytes: u64,
+    /// What nobody may record into: the configured reserve, and clips that are being made on the same disk.
+    reserve: u64,
+    kept: Duration,
+    held: HashMap<SessionId, u64>,
 }
 
-/// Refuses a start whose row is written when it would not fit behind those that came before it: several that come at the
-/// same moment do not see each other before.
+/// Looks at the disk.
 ///
 /// # Errors
-/// As [`refuse_if_it_would_not_fit`].
-pub async fn refuse_if_it_does_not_fit(deps: &Deps, own: &SessionId) -> Result<()> {
-    let mut growing = growing(deps).await?;
-    // ids rise with time
-    growing.retain(|(id, _)| id.as_str() <= own.as_str());
-    let growing: Vec<BufferGrowth> = growing.into_iter().map(|(_, one)| one).collect();
-    check(deps, &growing).await
-}
-
-async fn check(deps: &Deps, growing: &[BufferGrowth]) -> Result<()> {
+/// `storage_unavailable` when the buffer store does not answer.
+pub async fn measure(deps: &Deps) -> Result<Room> {
     let space = stores::space(deps, Which::Buffer).await?;
     let reserved = match on_one_disk(deps).await? {
         true => quota::sum_reserved(deps.db.conn()).await?,
         false => 0,
     };
-    let reserve = deps.config.storage.min_free_bytes.saturating_add(reserved);
-    let needed = limits::bytes_promised(reserve, deps.config.buffer.cleanup, growing);
-    limits::check_disk(space.free, needed)
+    Ok(Room {
+        free_bytes: space.free,
+        reserve: deps.config.storage.min_free_bytes.saturating_add(reserved),
+        kept: deps.config.buffer.cleanup,
+        held: segment::bytes_by_session(deps.db.conn()).await?,
+    })
 }
 
-/// Every buffer that holds a place, and what it can still grow by.
-async fn growing(deps: &Deps) -> Result<Vec<(SessionId, BufferGrowth)>> {
-    let held = segment::bytes_by_session(deps.db.conn()).await?;
-    let running = session::list_in(deps.db.conn(), SessionStatus::HOLDING).await?;
-    let growth = |session: session::Model| {
-        let growth = BufferGrowth {
+impl Room {
+    /// Refuses a start whose row is written in `tx` when it and all that hold a place would not fit. Starts pass here one
+    /// after the other: two of one moment would not see each other otherwise, and both be taken where one fits. The lock
+    /// is the last a start takes, and nobody who has it waits for another.
+    ///
+    /// # Errors
+    /// `insufficient_disk`.
+    pub async fn refuse_if_it_does_not_fit(&self, tx: &Tx) -> Result<()> {
+        setting::lock(tx, setting::INSTANCE_ID).await?;
+        let running = session::list_in(tx, SessionStatus::HOLDING).await?;
+        let growing: Vec<BufferGrowth> = running.iter().map(|one| self.growth(one)).collect();
+        let needed = limits::bytes_promised(self.reserve, self.kept, &growing);
+        limits::check_disk(self.free_bytes, needed)
+    }
+
+    /// What a buffer that holds a place can still grow by.
+    fn growth(&self, session: &session::Model) -> BufferGrowth {
+        BufferGrowth {
             bytes_per_second: u64::try_from(session.highest_rate).ok().filter(|rate| *rate > 0),
-            held_bytes: held.get(&session.id).copied().unwrap_or(0),
-        };
-        (session.id, growth)
-    };
-    Ok(running.into_iter().map(growth).collect())
+            held_bytes: self.held.get(&session.id).copied().unwrap_or(0),
+        }
+    }
 }
 
 /// Whether clips that are being made take from the same disk as buffers.

@@ -6,7 +6,9 @@
 use super::{
     Deps,
     audit_log::{self, Line},
-    authorize, crash, epoch, place, room,
+    authorize, crash,
+    disk::{self, Room},
+    epoch, place, room,
 };
 use crate::{
     access::{Caller, EVERYWHERE, Permission},
@@ -76,16 +78,11 @@ pub async fn start(
     require(deps, starter, Permission::EnableReplayBuffer, community.as_ref()).await?;
     let chosen = find_share(deps, starter, request, community.as_ref()).await?;
     refuse_if_active(deps, &chosen.owner).await?;
-    super::disk::refuse_if_it_would_not_fit(deps).await?;
+    let room = disk::measure(deps).await?;
 
     let row = new_row(deps, starter, request, community, &chosen, arrived_at);
-    let first = accept(deps, starter, row.clone(), &chosen).await?;
+    let first = accept(deps, starter, row.clone(), &chosen, &room).await?;
     crash::point("after-row");
-    if let Err(error) = super::disk::refuse_if_it_does_not_fit(deps, &row.id).await {
-        epoch::end(deps, &first, "start_failed", Some(error.chain())).await?;
-        place::fail_start(deps, &row).await?;
-        return Err(error);
-    }
     match epoch::launch(deps, &row, first).await {
         Ok(()) => {
             tracing::info!(session.id = %row.id, user.id = %row.user_id, "replay buffer started");
@@ -227,9 +224,10 @@ async fn accept(
     starter: Starter<'_>,
     row: session::Model,
     chosen: &Share,
+    room: &Room,
 ) -> Result<store::epoch::Model> {
     for _ in 0..TRIES {
-        if let Some(first) = take_places(deps, starter, row.clone(), chosen).await? {
+        if let Some(first) = take_places(deps, starter, row.clone(), chosen, room).await? {
             return Ok(first);
         }
         // one that ended in between is no reason to refuse
@@ -238,14 +236,15 @@ async fn accept(
     Err(Error::new(Code::Overloaded, "Try again.").retryable())
 }
 
-/// One transaction: the session, which is its user's place, the community's place, and the first epoch. In this order:
-/// whoever ends a session has its row first and the community's then, and two orders would wait for each other.
+/// One transaction: the session, which is its user's place, the community's place, the first epoch, and room on the disk
+/// for all of it. In this order: whoever ends a session has its row first and the community's then, and two orders would wait for each other.
 /// Nothing if the user has a session.
 async fn take_places(
     deps: &Deps,
     starter: Starter<'_>,
     row: session::Model,
     chosen: &Share,
+    room: &Room,
 ) -> Result<Option<store::epoch::Model>> {
     let now = deps.clock.now();
     let first = epoch::new_row(deps, &row, 1, chosen, now)?;
@@ -271,6 +270,10 @@ async fn take_places(
         && caller.user_id != owner
     {
         audit_log::done(&tx, caller, line, now).await?;
+    }
+    if let Err(refusal) = room.refuse_if_it_does_not_fit(&tx).await {
+        store::rollback(tx).await?;
+        return Err(refusal);
     }
     store::commit(tx).await?;
     Ok(Some(first))

@@ -1,8 +1,8 @@
 //! The few values that are made once with the database: who we are, what we sign links with.
 
-use sea_orm::{ActiveValue::Set, entity::prelude::*, sea_query::OnConflict};
+use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*, sea_query::OnConflict};
 
-use super::{Conn, db_error};
+use super::{Conn, Tx, db_error};
 use crate::error::Result;
 
 /// The table.
@@ -64,4 +64,11 @@ pub async fn set<C: Conn>(db: &C, key: &str, value: String) -> Result<()> {
         .await
         .map(drop)
         .map_err(|error| db_error("writing a setting", error))
+}
+
+/// Makes whoever comes here next wait until this transaction ends.
+pub async fn lock(tx: &Tx, key: &str) -> Result<()> {
+    // SQLite has no such locks: its transactions write one after the other from their beginning
+    let row = Entity::find_by_id(key).lock_exclusive().one(tx).await;
+    row.map(drop).map_err(|error| db_error("locking a setting", error))
 }
