@@ -287,6 +287,7 @@ fn settings(
         ("REPLAY__JOBS__STORAGE_PROBE", "*/2 * * * * *"),
         ("REPLAY__BUFFER__NO_SEGMENT_SECONDS", "8"),
         ("REPLAY__CAPTURE__STALL_SECONDS", "20"),
+        ("REPLAY__CAPTURE__FAILED_KEEP_MINUTES", "1"),
         ("REPLAY__SERVER__SHUTDOWN_SECONDS", "10"),
         ("REPLAY__LIVEKIT__START_TIMEOUT_SECONDS", "3"),
     ]

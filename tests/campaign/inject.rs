@@ -207,7 +207,7 @@ impl<'a> Injection<'a> {
 
     async fn ffmpeg(&self, mode: &str) -> u64 {
         self.field.ffmpeg.be(mode);
-        let failed = || self.lines(&["attempt failed", "capture failed", "poster"]);
+        let failed = || self.lines(&["attempt failed", "capture failed", "poster", "well again"]);
         let seen = match self.fault {
             F::FfmpegMissing => self.last(failed).await,
             // now and then for all its attempts

@@ -66,11 +66,16 @@ pub struct Plan {
     pub phases: Vec<Phase>,
 }
 
+/// What people take between two presses, milliseconds: a phase has to last as long as its fault needs to be met, and
+/// sessions have to record something before they are stopped.
+const THINKING: std::ops::Range<u64> = 150..1200;
+
 /// Operations of a phase without a fault at the beginning, so that there is something to lose.
 const WARM: usize = 30;
 
 impl Plan {
-    /// As many rounds of all these faults as fit into so many operations, at least `per_phase` of them to each fault.
+    /// As many rounds of all these faults as fit into so many operations, at least `per_phase` of them to each fault; all
+    /// of them together are not fewer than `operations`.
     pub fn new(seed: u64, faults: &[Fault], operations: usize, per_phase: usize) -> Plan {
         let mut random = StdRng::seed_from_u64(seed);
         let rounds = (operations.saturating_sub(WARM) / (per_phase * faults.len())).max(1);
@@ -82,7 +87,7 @@ impl Plan {
         }
         // a short run meets the first of them
         order.truncate((operations.saturating_sub(WARM) / per_phase).max(1));
-        let each = operations.saturating_sub(WARM) / order.len();
+        let each = operations.saturating_sub(WARM).div_ceil(order.len());
         let mut phases = vec![Phase {
             fault: None,
             pick: 0,
@@ -141,7 +146,7 @@ fn pressed(random: &mut StdRng, number: usize, among: &[(Press, u32)]) -> Operat
         exact: random.random_bool(0.12),
         replica: random.random_range(0..60),
         pick: random.random(),
-        pause: random.random_range(0..250),
+        pause: random.random_range(THINKING),
     }
 }
 

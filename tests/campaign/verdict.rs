@@ -63,6 +63,7 @@ fn excuse(field: &Field, plan: &Plan) {
     let mut ledger = field.ledger();
     ledger.strict = true;
     ledger.segments_kept = Duration::from_secs(130);
+    ledger.failed_kept = Some(Duration::from_secs(60));
     ledger.excuses = field.broken();
     let hurt = field.hurt_sessions();
     let never = ledger.captures.iter().filter(|(key, told)| {

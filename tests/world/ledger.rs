@@ -55,6 +55,8 @@ pub struct Ledger {
     pub strict: bool,
     /// How long segments stay after nobody may capture them any more.
     pub segments_kept: Duration,
+    /// How long a failed clip can be tried again, where the service was told another time than it is by default.
+    pub failed_kept: Option<Duration>,
     /// Ends that a session may have come to by itself, because LiveKit was broken.
     pub may_end: Vec<&'static str>,
     /// Where something was asked for, and when; for those who ask in other places than `/capture`.

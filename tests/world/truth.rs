@@ -55,7 +55,7 @@ async fn disagreements(service: &Service, ledger: &Ledger, users: &[&str]) -> Ve
     let clips = all(service, "/admin/clips", "clips").await;
     sessions_agree(service, ledger, &sessions, &mut wrong);
     places_agree(service, &sessions, &mut wrong).await;
-    directories_agree(service, ledger, &sessions, &mut wrong);
+    directories_agree(service, ledger, &sessions, &clips, &mut wrong);
     clips_agree(service, ledger, &clips, &mut wrong).await;
     for user in users {
         account_agrees(service, user, &clips, &mut wrong).await;
@@ -161,17 +161,24 @@ async fn places_agree(service: &Service, sessions: &[Value], wrong: &mut Vec<Str
     }
 }
 
-/// Every directory below our instance's leads to a session that may still need it.
+/// Every directory below our instance's leads to a session that may still need it, or that a failed clip, which can be
+/// tried again for a while, holds by its pins.
 fn directories_agree(
     service: &Service,
     ledger: &Ledger,
     sessions: &[Value],
+    clips: &[Value],
     wrong: &mut Vec<String>,
 ) {
     let now = livekit_replay::clock::Clock::now(&livekit_replay::clock::SystemClock);
+    let failed_kept = ledger.failed_kept.unwrap_or(service.config.capture.failed_keep);
+    let pinned_since = now.plus_micros(-micros(failed_kept));
+    let can_be_tried_again = |clip: &&Value| {
+        let failed_at = Timestamp::parse_rfc3339(text(clip, "updatedAt"));
+        text(clip, "status") == "failed" && failed_at.is_some_and(|at| at > pinned_since)
+    };
     // nothing younger than that is deleted
-    let kept = i64::try_from(ledger.segments_kept.as_micros()).unwrap();
-    let now = now.plus_micros(-kept);
+    let now = now.plus_micros(-micros(ledger.segments_kept));
     let owners: BTreeSet<&str> = sessions
         .iter()
         .filter(|session| {
@@ -179,6 +186,7 @@ fn directories_agree(
             holds(session) || until.is_some_and(|until| until > now)
         })
         .map(|session| text(session, "id"))
+        .chain(clips.iter().filter(can_be_tried_again).map(|clip| text(clip, "sessionId")))
         .collect();
     for instance in directories(&service.config.storage.buffer) {
         for room in directories(&instance) {
@@ -198,6 +206,10 @@ fn directories_agree(
             }
         }
     }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap()
 }
 
 fn entries(path: &Path) -> Vec<std::path::PathBuf> {
