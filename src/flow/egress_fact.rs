@@ -107,9 +107,9 @@ async fn stop_orphan(deps: &Deps, fact: &EgressFact) -> Result<Applied> {
     if fact.state == EgressState::Ending {
         return Ok(Applied::Known);
     }
-    tracing::warn!(egress.id = %fact.id, "stopping an egress that no session wants");
-    metrics::counter!("livekit_replay_orphan_egress_stopped_total").increment(1);
     deps.livekit.stop_egress(&fact.id).await?;
+    tracing::warn!(egress.id = %fact.id, "an egress that no session wants was told to stop");
+    metrics::counter!("livekit_replay_orphan_egress_stopped_total").increment(1);
     Ok(Applied::StoppedOrphan)
 }
 
