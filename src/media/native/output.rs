@@ -67,20 +67,14 @@ impl Output {
             to_sync,
             to_reuse,
         };
-        let writing = spawn("mux-write", move || behind.write(&blocks))?;
         let syncs = Arc::clone(&file);
-        let syncing = spawn("mux-sync", move || sync(&syncs, &grown))?;
         let block = Block { offset: room as u64, bytes: Vec::with_capacity(BRANCH) };
-        Ok(Output {
-            control,
-            file,
-            room,
-            block,
-            to_write: Some(to_write),
-            empty,
-            writing: Some(writing),
-            syncing: Some(syncing),
-        })
+        let (to_write, writing, syncing) = (Some(to_write), None, None);
+        let mut output = Output { control, file, room, block, to_write, empty, writing, syncing };
+        // from here on a thread that began is joined, also when the next one does not begin
+        output.writing = Some(spawn("mux-write", move || behind.write(&blocks))?);
+        output.syncing = Some(spawn("mux-sync", move || sync(&syncs, &grown))?);
+        Ok(output)
     }
 
     /// Where the next byte will lie in the file.
