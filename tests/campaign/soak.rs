@@ -20,13 +20,28 @@ const CLIPS_KEPT: usize = 6;
 /// When the figures are taken, in parts of the whole: 5, 15 and 30 minutes of 30.
 const LOOKS: [f64; 3] = [1.0 / 6.0, 0.5, 1.0];
 
+/// Rows that live as long as their thing: as many in the end as in the middle.
+const LIVING: [&str; 5] = ["segment", "epoch", "pin", "preview_stretch", "clip"];
+/// Rows that are kept for a time longer than a soak, which is told beside them: the database grows by these alone.
+const KEPT: [(&str, &str); 7] = [
+    ("event", "1 h, and as long as its deliveries"),
+    ("event_delivery", "1 day"),
+    ("idempotency", "1 day"),
+    ("webhook_seen", "2 days"),
+    ("job", "7 days"),
+    ("maintenance_run", "30 days"),
+    ("session", "until its user is erased"),
+];
+
 /// What all processes together take up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Figures {
     pub rss_kib: u64,
     pub descriptors: usize,
     pub threads: usize,
     pub database_bytes: u64,
+    /// Of [`LIVING`], then of [`KEPT`].
+    pub rows: Vec<i64>,
 }
 
 /// SOAK_MINUTES, ENGINE, SEED, REPLICAS.
@@ -46,7 +61,7 @@ pub async fn run(ground: Ground, replicas: usize, seed: u64, minutes: f64) {
     for look in LOOKS {
         tokio::time::sleep_until(began + Duration::from_secs_f64(minutes * 60.0 * look)).await;
         let figures = look_at(&field).await;
-        let Figures { rss_kib, descriptors, threads, database_bytes } = figures;
+        let Figures { rss_kib, descriptors, threads, database_bytes, .. } = figures;
         println!(
             "| {:.1} | {:.1} | {descriptors} | {threads} | {} | {} |",
             minutes * look,
@@ -56,6 +71,7 @@ pub async fn run(ground: Ground, replicas: usize, seed: u64, minutes: f64) {
         );
         seen.push(figures);
     }
+    tell_rows(&seen);
     for person in people {
         person.await.expect("no panic");
     }
@@ -79,10 +95,24 @@ pub async fn run(ground: Ground, replicas: usize, seed: u64, minutes: f64) {
 
 /// From the middle on nothing grows by more than what breathes: a quarter, and some descriptors and threads.
 fn flat(seen: &[Figures]) {
-    let (middle, last) = (seen[1], seen[2]);
+    let (middle, last) = (&seen[1], &seen[2]);
     assert!(last.rss_kib < middle.rss_kib + middle.rss_kib / 4 + 8192, "memory: {seen:?}");
     assert!(last.descriptors < middle.descriptors + middle.descriptors / 4 + 16, "{seen:?}");
     assert!(last.threads < middle.threads + middle.threads / 4 + 16, "threads: {seen:?}");
+    let living = LIVING.iter().zip(middle.rows.iter().zip(&last.rows));
+    for (table, (middle, last)) in living {
+        assert!(*last < middle + middle / 4 + 64, "{table}: {seen:?}");
+    }
+}
+
+fn tell_rows(seen: &[Figures]) {
+    println!("| rows of | are kept | {} |", LOOKS.map(|look| format!("at {look:.2}")).join(" | "));
+    println!("|---|---|---|---|---|");
+    let living = LIVING.map(|table| (table, "with their thing"));
+    for (number, (table, kept)) in living.into_iter().chain(KEPT).enumerate() {
+        let counts: Vec<_> = seen.iter().map(|figures| figures.rows[number].to_string()).collect();
+        println!("| {table} | {kept} | {} |", counts.join(" | "));
+    }
 }
 
 async fn live(field: Arc<Field>, person: usize, seed: u64, end: Instant) {
@@ -108,7 +138,8 @@ async fn live(field: Arc<Field>, person: usize, seed: u64, end: Instant) {
 
 async fn look_at(field: &Field) -> Figures {
     let database_bytes = database_bytes(field).await;
-    let mut figures = Figures { rss_kib: 0, descriptors: 0, threads: 0, database_bytes };
+    let rows = rows(field).await;
+    let mut figures = Figures { rss_kib: 0, descriptors: 0, threads: 0, database_bytes, rows };
     for process in field.processes() {
         let pid = process.pid().await.expect("runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("runs");
@@ -121,6 +152,15 @@ async fn look_at(field: &Field) -> Figures {
         figures.descriptors += std::fs::read_dir(format!("/proc/{pid}/fd")).expect("ours").count();
     }
     figures
+}
+
+async fn rows(field: &Field) -> Vec<i64> {
+    let mut rows = Vec::new();
+    for table in LIVING.into_iter().chain(KEPT.map(|(table, _)| table)) {
+        let sql = format!("SELECT COUNT(*) AS counted FROM {table}");
+        rows.push(verdict::count(field, &sql).await);
+    }
+    rows
 }
 
 #[derive(FromQueryResult)]

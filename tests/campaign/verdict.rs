@@ -142,6 +142,12 @@ async fn select<T: FromQueryResult>(field: &Field, sql: &str) -> Vec<T> {
     found
 }
 
+/// What a query that counts (`AS counted`) says.
+pub async fn count(field: &Field, sql: &str) -> i64 {
+    let found: Vec<Counted> = select(field, sql).await;
+    found[0].counted
+}
+
 async fn drift(field: &Field) -> String {
     let audit = "/admin/maintenance/quota-audit/run?dryRun=true";
     let audited = field.service.must(Method::POST, "root", audit, None).await;
@@ -181,11 +187,11 @@ async fn rows(field: &Field) -> String {
     ];
     let mut told = Vec::new();
     for (what, sql) in ORPHANS {
-        let found: Vec<Counted> = select(field, sql).await;
-        if found[0].counted != 0 {
-            field.wrong(format!("{} {what}", found[0].counted));
+        let counted = count(field, sql).await;
+        if counted != 0 {
+            field.wrong(format!("{counted} {what}"));
         }
-        told.push(format!("{what}: {}", found[0].counted));
+        told.push(format!("{what}: {counted}"));
     }
     told.join(", ")
 }
