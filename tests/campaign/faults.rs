@@ -199,6 +199,11 @@ impl Fault {
         }
     }
 
+    /// A process that dies by itself, at a marked place.
+    pub fn is_drill(self) -> bool {
+        matches!(self, F::DrillAccept | F::DrillRename | F::DrillSettle)
+    }
+
     /// How long it lasts at most, milliseconds.
     pub fn lasts(self) -> u64 {
         match self {

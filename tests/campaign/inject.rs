@@ -296,9 +296,20 @@ impl<'a> Injection<'a> {
         (!all.is_empty()).then(|| all.swap_remove(self.pick as usize % count))
     }
 
+    /// One as soon as there is one, while people press.
+    async fn some_victim(&self) -> Option<EgressView> {
+        loop {
+            let victim = self.victim();
+            if victim.is_some() || self.quiet.is_cancelled() {
+                return victim;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn hurt_egress(&self) -> u64 {
         let sim = &self.field.service.sim;
-        let Some(egress) = self.victim() else { return 0 };
+        let Some(egress) = self.some_victim().await else { return 0 };
         let id = &egress.egress_id;
         self.field.note_hurt(&egress.directory);
         match self.fault {
@@ -314,7 +325,7 @@ impl<'a> Injection<'a> {
     /// Ends that never were: signed with a key that is not LiveKit's, and signed well for another body.
     async fn forge(&self) -> u64 {
         let sim = &self.field.service.sim;
-        let Some(egress) = self.victim() else { return 0 };
+        let Some(egress) = self.some_victim().await else { return 0 };
         let info = json!({
             "egressId": egress.egress_id, "roomName": egress.room, "status": "EGRESS_COMPLETE",
         });

@@ -93,10 +93,15 @@ impl Plan {
             pick: 0,
             operations: begin(&mut random, WARM.min(operations)),
         }];
-        phases.extend(order.into_iter().map(|fault| Phase {
-            fault: Some(fault),
-            pick: random.random(),
-            operations: (0..each).map(|number| operation(&mut random, number, fault)).collect(),
+        phases.extend(order.into_iter().map(|fault| {
+            let pick = random.random();
+            let mut operations: Vec<_> =
+                (0..each).map(|number| operation(&mut random, number, fault)).collect();
+            // the replica that is to die in the middle of something has to be given something
+            if fault.is_drill() {
+                operations.iter_mut().for_each(|one| one.replica = (pick % 60) as usize);
+            }
+            Phase { fault: Some(fault), pick, operations }
         }));
         Plan { phases }
     }
