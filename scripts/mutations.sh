@@ -9,14 +9,17 @@ root=$PWD
 seed=${SEED:-1}
 work=$(mktemp -d "${TMPDIR:-/tmp}/livekit-replay-mutations.XXXXXX")
 export CARGO_TARGET_DIR=${MUTATIONS_TARGET:-$work/target}
+# beside a target directory that is used again, so that the next run finds what it built
+tree=${MUTATIONS_TARGET:+$MUTATIONS_TARGET/mutated}
+tree=${tree:-$work/tree}
 cleanup() {
-  git -C "$root" worktree remove --force "$work/tree" 2>/dev/null
+  git -C "$root" worktree remove --force "$tree" 2>/dev/null
   rm -rf "$work"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-git worktree add --quiet --detach "$work/tree" HEAD || exit 1
+git worktree add --quiet --detach "$tree" HEAD || exit 1
 
 # engine, operations, faults
 needs() {
@@ -25,7 +28,7 @@ needs() {
     no-fsync) echo "sqlite 60 HooksDoubled" ;;
     event-outside-the-transaction) echo "sqlite 90 DrillRename,DrillSettle" ;;
     lease-never-expires) echo "postgres 90 DrillRename,DrillSettle" ;;
-    reservation-not-returned) echo "sqlite 90 FfmpegCrashes" ;;
+    reservation-not-returned) echo "sqlite 200 BufferGone,BufferFull,BufferReadOnly,HostDies,EgressFails" ;;
     egress-not-matched-by-path) echo "sqlite 90 StartTimesOut" ;;
     webhook-trusted-in-order) echo "sqlite 120 HooksLate,HooksSwapped" ;;
     *) echo "sqlite 400" ;;
@@ -37,13 +40,13 @@ names=("$@")
 missed=0
 for name in "${names[@]}"; do
   read -r engine operations faults <<<"$(needs "$name")"
-  git -C "$work/tree" checkout --quiet . && git -C "$work/tree" apply "$root/tests/campaign/mutations/$name.patch" || exit 1
-  if ! (cd "$work/tree" && ${CARGO:-cargo} test --quiet --locked --no-run --test campaign 2>"$work/build.log"); then
+  git -C "$tree" checkout --quiet . && git -C "$tree" apply "$root/tests/campaign/mutations/$name.patch" || exit 1
+  if ! (cd "$tree" && ${CARGO:-cargo} test --quiet --locked --no-run --test campaign 2>"$work/build.log"); then
     tail -n 20 "$work/build.log"
     echo "$name: does not build"
     exit 1
   fi
-  if (cd "$work/tree" && ENGINE=$engine OPERATIONS=$operations PER_PHASE=12 FAULTS=$faults SEED=$seed scripts/campaign.sh) >"$work/run.log" 2>&1; then
+  if (cd "$tree" && ENGINE=$engine OPERATIONS=$operations PER_PHASE=12 FAULTS=$faults SEED=$seed scripts/campaign.sh) >"$work/run.log" 2>&1; then
     echo "| $name | NOT FOUND | SEED=$seed ENGINE=$engine OPERATIONS=$operations FAULTS=$faults |"
     missed=1
   else
