@@ -125,8 +125,9 @@ pub async fn enqueue_render(
         .map_err(|error| db_error("enqueueing a job", error))
 }
 
-/// Farther ahead than any pause or lease of a job: a time beyond it was written before the clock was set back.
-const BEYOND_ANY_PAUSE: Duration = Duration::from_secs(300);
+/// Farther ahead than any pause or lease of a job (30 s), and than clocks of replicas differ: a time beyond it was written
+/// before the clock was set back.
+const BEYOND_ANY_PAUSE: Duration = Duration::from_secs(60);
 
 /// Queued jobs whose moment has come, and running ones whose lease ran out; also those whose time was written under a
 /// clock that has been set back since, or they would wait until it is where it was.
