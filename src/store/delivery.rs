@@ -1,6 +1,8 @@
 //! Events on their way to endpoints of the app: a row per event and endpoint, leased by one process at a time. A worker
 //! that dies loses its lease and somebody else sends again, so a receiver may see an event twice.
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::Set, Condition, QueryOrder, QuerySelect, entity::prelude::*, sea_query::OnConflict,
 };
@@ -112,14 +114,20 @@ pub async fn enqueue(
         .map_err(|error| db_error("enqueueing a delivery", error))
 }
 
-/// Whose turn it is: pending, its moment come, and nobody at it.
+/// Clocks of replicas differ by less: a row written later than this after now was written before the clock was set back.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+
+/// Whose turn it is: pending, its moment come, and nobody at it. Also what was written under a clock that has been set back
+/// since, lease and all, or the app would hear of it when the clock is where it was (a delivery under way then may come
+/// twice, which its id tells).
 fn due(endpoint: &str, now: Timestamp) -> Condition {
     let free = Condition::any().add(Column::LeaseUntil.is_null()).add(Column::LeaseUntil.lt(now));
+    let come = Condition::all().add(Column::RunAfter.lte(now)).add(free);
+    let set_back = Column::UpdatedAt.gt(now.plus(CLOCKS_DIFFER));
     Condition::all()
         .add(Column::Endpoint.eq(endpoint))
         .add(Column::State.eq(DeliveryState::Pending))
-        .add(Column::RunAfter.lte(now))
-        .add(free)
+        .add(Condition::any().add(come).add(set_back))
 }
 
 /// Leases the oldest delivery that is due to an endpoint; its attempt counts from here.

@@ -17,6 +17,7 @@ use crate::{
 on_both_engines!(
     every_endpoint_gets_what_it_wants_signed_once,
     what_fails_is_repeated_later_under_the_same_id,
+    what_waits_when_the_clock_is_set_back_does_not_wait_for_it,
     what_is_given_up_begins_anew_when_an_operator_says_so,
     an_endpoint_that_never_answers_holds_up_no_other,
 );
@@ -141,6 +142,26 @@ async fn what_fails_is_repeated_later_under_the_same_id(engine: Engine) {
     assert!(arrived.iter().all(|one| one.path == "/deliveries"), "redirects are not followed");
     until_settled(&app, "delivered", 1).await;
     assert_eq!(listed(&app, "").await[0]["attempts"], 4);
+    app.stop().await;
+}
+
+/// What was written while the clock stood an hour ahead is delivered at once, and keeps its pauses from there on.
+async fn what_waits_when_the_clock_is_set_back_does_not_wait_for_it(engine: Engine) {
+    const HOUR: i64 = 3600 * 1_000_000;
+    let receiver = Receiver::start().await;
+    let app = service(engine, vec![endpoint(&receiver, &[])]).await;
+    app.clock.advance_micros(HOUR);
+    happens(&app, EventKind::ClipReady, "a").await;
+    app.clock.advance_micros(-HOUR);
+    receiver.next(Says::Status(500));
+    app.run_events();
+    let ids: Vec<_> = arrive(&app, &receiver, 1).await.iter().map(Arrived::json).collect();
+    let failed = async || listed(&app, "?state=pending").await[0]["lastError"].is_string();
+    app.until("the failure is written down", failed).await;
+    assert!(receiver.take().is_empty(), "the pause is kept");
+    app.clock.advance_micros(HOUR);
+    assert_eq!(arrive(&app, &receiver, 1).await[0].json()["id"], ids[0]["id"]);
+    until_settled(&app, "delivered", 1).await;
     app.stop().await;
 }
 
