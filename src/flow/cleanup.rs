@@ -121,7 +121,11 @@ async fn condemn_of(
         if !session::lock_for_pins(&tx, &session.id).await? {
             return store::rollback(tx).await;
         }
-        let plan = plan(deps, &tx, session, now, period, pressure).await?;
+        // as it is now: a session that ended since the pass began is owed its minutes from the end of its media
+        let Some(current) = session::find(&tx, &session.id).await? else {
+            return store::rollback(tx).await;
+        };
+        let plan = plan(deps, &tx, &current, now, period, pressure).await?;
         let mut condemned = 0;
         for (epoch, number) in plan.condemn.iter().take(AT_ONCE) {
             let one = segment::condemn_one(&tx, &session.id, *epoch, *number, now).await?;
@@ -194,10 +198,12 @@ fn age(session: &session::Model, now: Timestamp) -> SessionAge {
     }
 }
 
-/// Removes the bytes of everything condemned, also of earlier passes that died.
+/// Removes the bytes of everything condemned, also of earlier passes that died. What will not go keeps its row for the
+/// next pass, and keeps nothing behind it from going.
 async fn unlink_condemned(deps: &Deps, pressure: Pressure, counts: &mut Counts) -> Result<()> {
+    let mut stayed = 0;
     loop {
-        let condemned = segment::list_condemned(deps.db.conn(), BATCH).await?;
+        let condemned = segment::list_condemned(deps.db.conn(), stayed, BATCH).await?;
         let mut gone = 0;
         for row in &condemned {
             if unlink(deps, row, counts).await? {
@@ -205,9 +211,14 @@ async fn unlink_condemned(deps: &Deps, pressure: Pressure, counts: &mut Counts) 
                 gone += 1;
             }
         }
-        // a batch of which nothing would go stays for the next pass
-        if (condemned.len() as u64) < BATCH || gone == 0 {
+        let looked_at = condemned.len() as u64;
+        stayed += looked_at - gone;
+        if looked_at < BATCH {
             return Ok(());
+        }
+        if gone == 0 {
+            // these files alone, or all of the store?
+            stores::demand_ours(deps, Which::Buffer).await?;
         }
         breathe(pressure).await;
     }

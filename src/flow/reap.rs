@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{id::SessionId, keys, time::Timestamp},
-    error::Result,
+    error::{Code, Result},
     media::files::{Entry, list_entries, remove_if_empty, remove_tree},
     store::{
         self, Set,
@@ -53,29 +53,71 @@ pub struct Counts {
     pub quarantined: u64,
     /// Files removed from `quarantine/` after their week.
     pub quarantine_emptied: u64,
+    /// Things the store would not let go of; the next pass tries again.
+    pub failed: u64,
 }
 
-/// One pass; `thorough` also walks through the clip store.
+/// One pass; `thorough` also walks through the clip store. Each step is taken whatever became of the one before, or what
+/// cannot be reaped in one place would keep everything everywhere.
 ///
 /// # Errors
-/// `storage_unavailable` when a store is not there; nothing in it is touched then.
+/// The first of its steps' once all were taken: `storage_unavailable` when a store is not there; nothing in it is
+/// touched then.
 pub async fn run(deps: &Deps, thorough: bool, dry_run: bool) -> Result<Counts> {
     let mut counts = Counts::default();
-    rows::expire(deps, dry_run, &mut counts).await?;
-    counts.expired_rows += events::sweep(deps, dry_run).await?;
-    stores::demand_ours(deps, Which::Buffer).await?;
-    remove_expired_buffers(deps, dry_run, &mut counts).await?;
-    remove_orphan_directories(deps, dry_run, &mut counts).await?;
-    stores::demand_ours(deps, Which::Clips).await?;
-    rows::delete_failed_clips(deps, dry_run, &mut counts).await?;
-    if thorough {
-        clip_store::examine(deps, dry_run, &mut counts).await?;
+    let steps = [
+        rows::expire(deps, dry_run, &mut counts).await,
+        sweep_events(deps, dry_run, &mut counts).await,
+        reap_buffer(deps, dry_run, &mut counts).await,
+        reap_clips(deps, thorough, dry_run, &mut counts).await,
+        // last, because it waits for somebody else
+        if dry_run { Ok(()) } else { shares::catch_up(deps).await },
+    ];
+    for error in steps.iter().filter_map(|step| step.as_ref().err()) {
+        tracing::warn!(error = %error.chain(), "a step of the reaper was not finished");
     }
-    // last, because it waits for somebody else
-    if !dry_run {
-        shares::catch_up(deps).await?;
-    }
+    steps.into_iter().collect::<Result<()>>()?;
     Ok(counts)
+}
+
+async fn sweep_events(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    counts.expired_rows += events::sweep(deps, dry_run).await?;
+    Ok(())
+}
+
+async fn reap_buffer(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    stores::demand_ours(deps, Which::Buffer).await?;
+    remove_expired_buffers(deps, dry_run, counts).await?;
+    remove_orphan_directories(deps, dry_run, counts).await
+}
+
+async fn reap_clips(deps: &Deps, thorough: bool, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    stores::demand_ours(deps, Which::Clips).await?;
+    rows::delete_failed_clips(deps, dry_run, counts).await?;
+    if thorough { clip_store::examine(deps, dry_run, counts).await } else { Ok(()) }
+}
+
+/// What the store would not do to one thing is for the next pass, and keeps nothing else from being done; unless the
+/// whole store is away.
+///
+/// # Errors
+/// Any but the store's own about that one thing.
+async fn pass_over<T>(
+    deps: &Deps,
+    which: Which,
+    what: &str,
+    done: Result<T>,
+    counts: &mut Counts,
+) -> Result<Option<T>> {
+    let error = match done {
+        Ok(value) => return Ok(Some(value)),
+        Err(error) if error.code() == Code::StorageUnavailable => error,
+        Err(error) => return Err(error),
+    };
+    stores::demand_ours(deps, which).await?;
+    counts.failed += 1;
+    tracing::warn!(store = which.as_str(), what, error = %error.chain(), "could not be reaped");
+    Ok(None)
 }
 
 /// Files in the clip store that no row knows.
@@ -106,8 +148,10 @@ async fn remove_expired_buffers(deps: &Deps, dry_run: bool, counts: &mut Counts)
                 &session.user_id,
                 &session.id,
             )?;
-            remove_session_directory(deps, stores::in_buffer(&deps.config, &path)?).await?;
-            counts.buffers_removed += 1;
+            let done = remove_session_directory(deps, stores::in_buffer(&deps.config, &path)?);
+            let done = done.await;
+            let gone = pass_over(deps, Which::Buffer, &path, done, counts).await?;
+            counts.buffers_removed += u64::from(gone.is_some());
         }
     }
     Ok(())
@@ -159,18 +203,24 @@ async fn remove_orphan_directories(deps: &Deps, dry_run: bool, counts: &mut Coun
                 remove_if_empty(&top.join(&left.relative));
             });
         }
-        Ok(found.sessions)
+        Ok(found)
     };
-    for found in stores::work(&deps.stores, Which::Buffer, work).await? {
+    let found = stores::work(&deps.stores, Which::Buffer, work).await?;
+    counts.failed += found.unreadable;
+    for found in found.sessions {
         let id = SessionId::new(&found.session);
         if found.changed_us > old_enough || is_owned(deps, &id, &found.relative).await? {
             continue;
         }
-        counts.orphan_directories += 1;
-        if !dry_run {
-            let path = deps.config.storage.buffer.join(deps.instance.as_str()).join(found.relative);
-            remove_session_directory(deps, path).await?;
-        }
+        let done = if dry_run {
+            Ok(())
+        } else {
+            let instance = deps.config.storage.buffer.join(deps.instance.as_str());
+            remove_session_directory(deps, instance.join(&found.relative)).await
+        };
+        let what = found.relative.to_string_lossy();
+        let gone = pass_over(deps, Which::Buffer, &what, done, counts).await?;
+        counts.orphan_directories += u64::from(gone.is_some());
     }
     Ok(())
 }
@@ -189,6 +239,8 @@ struct Found {
     sessions: Vec<FoundDirectory>,
     /// Rooms and users without anything: what a process that died between two removals leaves.
     empty: Vec<Left>,
+    /// Directories that could not be looked into.
+    unreadable: u64,
 }
 
 struct FoundDirectory {
@@ -206,13 +258,13 @@ struct Left {
 fn walk(top: &Path) -> std::io::Result<Found> {
     let mut found = Found::default();
     for room in directories_in(top)? {
-        let users = directories_in(&top.join(&room.name))?;
+        let Some(users) = found.look_into(&top.join(&room.name)) else { continue };
         if users.is_empty() {
             found.empty.push(Left { relative: (&room.name).into(), changed_us: room.changed_us });
         }
         for user in users {
             let relative = Path::new(&room.name).join(&user.name);
-            let sessions = directories_in(&top.join(&relative))?;
+            let Some(sessions) = found.look_into(&top.join(&relative)) else { continue };
             if sessions.is_empty() {
                 let relative = relative.clone();
                 found.empty.push(Left { relative, changed_us: user.changed_us });
@@ -226,6 +278,18 @@ fn walk(top: &Path) -> std::io::Result<Found> {
         }
     }
     Ok(found)
+}
+
+impl Found {
+    /// One that cannot be looked into hides none of the others.
+    fn look_into(&mut self, path: &Path) -> Option<Vec<Entry>> {
+        let entries = directories_in(path);
+        if let Err(error) = &entries {
+            self.unreadable += 1;
+            tracing::warn!(path = %path.display(), %error, "a directory of the buffer cannot be read");
+        }
+        entries.ok()
+    }
 }
 
 fn directories_in(path: &Path) -> std::io::Result<Vec<Entry>> {

@@ -336,11 +336,15 @@ pub async fn condemn_one(
     Ok(outcome.rows_affected > 0)
 }
 
-/// Condemned segments whose bytes may still be there, oldest first.
-pub async fn list_condemned<C: Conn>(db: &C, limit: u64) -> Result<Vec<Model>> {
+/// Condemned segments whose bytes may still be there, oldest first, behind the first `passed_over`.
+pub async fn list_condemned<C: Conn>(db: &C, passed_over: u64, limit: u64) -> Result<Vec<Model>> {
     Entity::find()
         .filter(Column::CondemnedAt.is_not_null())
         .order_by_asc(Column::CondemnedAt)
+        .order_by_asc(Column::SessionId)
+        .order_by_asc(Column::Epoch)
+        .order_by_asc(Column::Number)
+        .offset(passed_over)
         .limit(limit)
         .all(db)
         .await

@@ -29,7 +29,7 @@ use crate::bench::{Bench, INSTANCE, Recorded};
 
 const PERIOD: Duration = Duration::from_secs(300);
 
-fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> clip::Model {
+pub fn ready_clip(user: &str, session: &Recorded<'_>, now: Timestamp, size: i64) -> clip::Model {
     clip::Model {
         id: ClipId::generate(),
         session_id: session.id.clone(),
@@ -405,7 +405,7 @@ pub async fn what_a_crash_left_condemned_goes_with_the_next_pass(bench: Bench) {
     assert_eq!((counts.condemned, counts.deleted_files), (0, 1));
     assert!(!session.path(0).exists() && session.path(1).exists());
     assert_eq!(session.index().await.new, 0, "what cleanup took is not missed");
-    assert_eq!(segment::list_condemned(bench.deps.db.conn(), 10).await.unwrap(), []);
+    assert_eq!(segment::list_condemned(bench.deps.db.conn(), 0, 10).await.unwrap(), []);
     bench.close().await;
 }
 

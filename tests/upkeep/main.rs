@@ -5,6 +5,7 @@ mod bench;
 mod indexing;
 mod keeping;
 mod scheduling;
+mod stuck;
 
 /// Makes one test per engine of a story `async fn(Bench)`. Without `TEST_POSTGRES_URL` the second says so and ends.
 macro_rules! on_both_engines {
@@ -47,4 +48,6 @@ on_both_engines!(
     scheduling::a_tick_runs_once_on_two_replicas,
     scheduling::the_schedule_runs_reports_and_stops,
     scheduling::a_job_that_never_ran_is_missed_too,
+    stuck::a_directory_that_cannot_be_removed_holds_up_nothing,
+    stuck::segments_that_cannot_be_removed_hold_up_no_others,
 );

@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use super::Counts;
+use rand::seq::SliceRandom as _;
+
+use super::{Counts, pass_over};
 use crate::{
     domain::{event::EventKind, id::ClipId, keys, lifecycle::ClipStatus, time::Timestamp},
     error::Result,
@@ -32,8 +34,13 @@ pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> 
     let root = deps.config.storage.clips.clone();
     let at = root.clone();
     let users = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
-    for user in users.into_iter().filter(|user| user.is_directory && is_key(&user.name)) {
-        examine_user(deps, &user.name, dry_run, counts).await?;
+    let mut users: Vec<_> =
+        users.into_iter().filter(|user| user.is_directory && is_key(&user.name)).collect();
+    // a walk that takes longer than a pass may ends somewhere: everybody has his turn at some time
+    users.shuffle(&mut rand::rng());
+    for user in users {
+        let done = examine_user(deps, &user.name, dry_run, counts).await;
+        pass_over(deps, Which::Clips, &user.name, done, counts).await?;
     }
     empty_quarantine(deps, dry_run, counts).await
 }
@@ -214,11 +221,14 @@ async fn empty_quarantine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Re
         if moved_at.is_none_or(|at| at > limit) {
             continue;
         }
-        counts.quarantine_emptied += 1;
-        if !dry_run {
-            let path = directory.join(&entry.name);
-            stores::work(&deps.stores, Which::Clips, move || discard(&path, &entry)).await?;
-        }
+        let name = entry.name.clone();
+        let path = directory.join(&name);
+        let done = match dry_run {
+            true => Ok(()),
+            false => stores::work(&deps.stores, Which::Clips, move || discard(&path, &entry)).await,
+        };
+        let gone = pass_over(deps, Which::Clips, &name, done, counts).await?;
+        counts.quarantine_emptied += u64::from(gone.is_some());
     }
     Ok(())
 }

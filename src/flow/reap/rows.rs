@@ -1,10 +1,10 @@
 //! Rows whose time has passed.
 
-use super::Counts;
+use super::{Counts, pass_over};
 use crate::{
     domain::{event::EventKind, lifecycle::ClipStatus},
     error::{Code, Result},
-    flow::{Deps, clip_files::ClipFiles, kept, outbox},
+    flow::{Deps, clip_files::ClipFiles, kept, outbox, stores::Which},
     media::publish,
     store::{
         self, clip, idempotency, job, maintenance, pin, preview, quota, rate, share, webhook, wish,
@@ -40,9 +40,9 @@ pub(super) async fn delete_failed_clips(
 ) -> Result<()> {
     let before = deps.clock.now().plus_seconds(-7 * DAY);
     for failed in clip::list_failed_before(deps.db.conn(), before, BATCH).await? {
-        if dry_run || delete_failed(deps, &failed).await? {
-            counts.failed_clips += 1;
-        }
+        let done = if dry_run { Ok(true) } else { delete_failed(deps, &failed).await };
+        let gone = pass_over(deps, Which::Clips, failed.id.as_str(), done, counts).await?;
+        counts.failed_clips += u64::from(gone == Some(true));
     }
     Ok(())
 }
