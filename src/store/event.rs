@@ -6,7 +6,7 @@ use sea_orm::{
     ActiveValue::{NotSet, Set},
     QueryOrder, QuerySelect,
     entity::prelude::*,
-    sea_query::Query,
+    sea_query::{ExprTrait as _, Query},
 };
 
 use super::{Conn, Tx, db_error, delivery, schema::plus};
@@ -236,17 +236,31 @@ pub async fn find_newest<C: Conn>(db: &C) -> Result<Option<Model>> {
 }
 
 /// Deletes up to `limit` events from before `before` that nobody is to be told any more; says how many. The newest
-/// stays: it is the place where quiet streams are.
+/// of them stays, which is where quiet streams are: whoever comes back to it afterwards missed nothing.
 pub async fn delete_before(tx: &Tx, before: Timestamp, limit: u64) -> Result<u64> {
-    let newest = head(tx).await?.seq;
-    let still_told =
-        Query::select().column(delivery::Column::EventId).from(delivery::Entity).to_owned();
+    let newest = Entity::find()
+        .select_only()
+        .column_as(Column::Seq.max(), "newest")
+        .filter(Column::CreatedAt.lt(before))
+        .into_tuple::<Option<i64>>()
+        .one(tx)
+        .await
+        .map_err(|error| db_error("looking for the newest old event", error))?;
+    let Some(newest) = newest.flatten() else { return Ok(0) };
+    // not `NOT IN`: PostgreSQL looks through the whole list of deliveries for each event once it is long
+    let told = Query::select()
+        .expr(Expr::val(1))
+        .from(delivery::Entity)
+        .and_where(
+            Expr::col((delivery::Entity, delivery::Column::EventId)).equals((Entity, Column::Id)),
+        )
+        .to_owned();
     let old = Entity::find()
         .select_only()
         .column(Column::Seq)
         .filter(Column::CreatedAt.lt(before))
         .filter(Column::Seq.lt(newest))
-        .filter(Column::Id.not_in_subquery(still_told))
+        .filter(Expr::exists(told).not())
         .order_by_asc(Column::Seq)
         .limit(limit)
         .into_tuple::<i64>()

@@ -155,6 +155,10 @@ async fn what_is_no_longer_kept_is_said(engine: Engine) {
     let mut back = Reader::of(&app, "ann", Some(&two)).await;
     write(&app, "ann", "three", Duration::ZERO, true).await;
     assert_eq!(back.next().await.expect("an event").body["data"]["id"], "three");
+    // also if it is the newest no more by the time he comes
+    sweep(&app).await;
+    let mut back = Reader::of(&app, "ann", Some(&two)).await;
+    assert_eq!(back.next().await.expect("an event").body["data"]["id"], "three");
     let stranger = uuid::Uuid::new_v4().to_string();
     let mut back = Reader::of(&app, "ann", Some(&stranger)).await;
     assert_eq!(back.next().await.expect("an event").kind, "reset");
