@@ -108,23 +108,12 @@ async fn restore_file(
     clear(&draft)?;
     let prepared = async {
         fs::copy(from, &draft).map_err(|error| unusable(from, &error))?;
+        copy_log(from, &draft)?;
         fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
             .map_err(|error| unusable(&draft, &error))?;
         let url = format!("sqlite://{}", text(&draft)?);
         let db = Db::connect(Connect { url: &url, max_connections: 1, create: false }).await?;
-        let faults = copy::faults(&db).await;
-        let told = match faults {
-            Ok(faults) if !faults.is_empty() => Err(broken(from, &faults)),
-            Ok(_) => match ours(config, from, named(&db).await).await {
-                Ok(()) => match schema::newer(&db).await?.first() {
-                    Some(newer) => Err(of_newer_release(from, newer)),
-                    None if dry_run => Ok(()),
-                    None => mark_restored(&url, &db, clock).await,
-                },
-                Err(failure) => Err(failure),
-            },
-            Err(error) => Err(error.into()),
-        };
+        let told = accept(config, clock, from, (&db, &url), dry_run).await;
         db.close().await?;
         told
     };
@@ -138,6 +127,30 @@ async fn restore_file(
         clear(&draft)?;
     }
     put
+}
+
+/// Whether a copy is whole, ours, and of no newer release; marks it as restored then.
+async fn accept(
+    config: &Config,
+    clock: &SharedClock,
+    from: &Path,
+    (db, url): (&Db, &str),
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let faults = copy::faults(db).await?;
+    if !faults.is_empty() {
+        return Err(broken(from, &faults));
+    }
+    ours(config, from, named(db).await).await?;
+    if let Some(newer) = schema::newer(db).await?.first() {
+        return Err(of_newer_release(from, newer));
+    }
+    if dry_run {
+        return Ok(());
+    }
+    mark_restored(url, db, clock).await?;
+    // what came in a log goes into the file, which alone is put in place
+    Ok(copy::checkpoint(db).await?)
 }
 
 fn of_newer_release(from: &Path, change: &str) -> Failure {
@@ -162,6 +175,16 @@ async fn ours(config: &Config, from: &Path, instance: Option<String>) -> Result<
             "{} is of instance {instance}, the clip store of {store}",
             from.display()
         ))),
+        _ => Ok(()),
+    }
+}
+
+/// A file that was copied after its program died (or that [`keep_old`] could not open) has its newest changes in a second
+/// file beside it.
+fn copy_log(from: &Path, draft: &Path) -> Result<(), Failure> {
+    let log = with_suffix(from, "-wal");
+    match fs::copy(&log, with_suffix(draft, "-wal")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(&log, &error)),
         _ => Ok(()),
     }
 }
@@ -371,8 +394,11 @@ async fn tool(program: &str, config: &Config, args: &[&str]) -> Result<String, F
     let mut url = reqwest::Url::parse(config.database.url.expose_secret()).map_err(no_url)?;
     let password =
         url.password().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
-    let cleared = url.set_password(None);
-    cleared.map_err(|()| Failure::Setup("database.url cannot be read".to_owned()))?;
+    // an address without a host (a socket's directory is a parameter) has none, and none can be taken out of it
+    if password.is_some() {
+        let cleared = url.set_password(None);
+        cleared.map_err(|()| Failure::Setup("database.url cannot be read".to_owned()))?;
+    }
     let mut command = Command::new(program);
     command.args(args).arg("--dbname").arg(url.as_str());
     if let Some(password) = password {
