@@ -17,6 +17,8 @@ on_both_engines!(
     a_copy_made_under_load_is_put_back_and_the_clips_agree,
     a_lost_database_is_made_anew_from_the_clips_records,
     a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused,
+    a_file_copied_with_its_log_is_put_back_whole,
+    a_pass_that_failed_is_a_command_that_failed,
 );
 
 const USER: &str = "ann/7";
@@ -342,5 +344,51 @@ async fn a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused(on: 
     let house = closed.start(token).await;
     house.download(&clip).await;
     went_well(&program(&house.app.place, &["clips", "verify"]).await);
+    house.app.stop().await;
+}
+
+/// Copied by hand, with the log beside it in which the newest changes are.
+async fn a_file_copied_with_its_log_is_put_back_whole(on: On) {
+    if on != On::Sqlite {
+        return;
+    }
+    let house = House::open(on).await;
+    let clip = house.capture().await;
+    let place = &house.app.place;
+    let copy = place.dir.join("by-hand");
+    let file = Path::new(place.database_url.strip_prefix("sqlite://").expect("a file"));
+    for (from, to) in wal_and_all(file).iter().zip(wal_and_all(&copy)).take(2) {
+        assert!(std::fs::copy(from, to).expect("copied") > 0, "{}", from.display());
+    }
+    let (closed, token) = house.stop().await;
+    lose_database(&closed.place).await;
+    let restore = ["db", "restore", copy.to_str().expect("text")];
+    went_well(&program(&closed.place, &restore).await);
+    let house = closed.start(token).await;
+    // no record in the clip store tells of a session
+    let session = house.get(&format!("/sessions/{}", house.session)).await;
+    assert_eq!(session["id"], house.session, "{session}");
+    assert_eq!(house.get(&format!("/clips/{clip}")).await["status"], "ready");
+    house.app.stop().await;
+}
+
+/// The answer is 200 and says how the pass ended; who only looks at the exit code is told as well.
+async fn a_pass_that_failed_is_a_command_that_failed(on: On) {
+    let house = House::open(on).await;
+    let place = &house.app.place;
+    let (there, away) = (place.dir.join("buffer"), place.dir.join("away"));
+    let commands: [&[&str]; 2] =
+        [&["sessions", "reap"], &["maintenance", "run", "segment-cleanup"]];
+    std::fs::rename(&there, &away).expect("unmounted");
+    for command in commands {
+        let failed = program(place, command).await;
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        let told = String::from_utf8_lossy(&failed.stdout);
+        assert!(told.contains("storage_unavailable"), "{failed:?}");
+    }
+    std::fs::rename(&away, &there).expect("mounted");
+    for command in commands {
+        went_well(&program(place, command).await);
+    }
     house.app.stop().await;
 }

@@ -46,6 +46,8 @@ pub(super) enum Show {
     Permission(Permission),
     /// A line instead of the answer.
     Says(&'static str),
+    /// A run of scheduled work: what was asked for failed if its outcome is not `ok`.
+    Run,
 }
 
 pub(super) fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
@@ -58,10 +60,19 @@ pub(super) fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
         _ => answer,
     };
     if ask.json {
-        return print::json(answer);
+        print::json(answer)?;
+    } else {
+        tell(answer, ask.show);
     }
-    match ask.show {
-        Show::Fields | Show::Only(..) | Show::Permission(_) => print::fields(answer),
+    match (ask.show, answer["outcome"].as_str()) {
+        (Show::Run, Some(outcome)) if outcome != "ok" => Err(Failure::Failed(outcome.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn tell(answer: &Value, show: Show) {
+    match show {
+        Show::Fields | Show::Only(..) | Show::Permission(_) | Show::Run => print::fields(answer),
         Show::Table(list, columns) => {
             let rows = answer[list].as_array().map(Vec::as_slice).unwrap_or_default();
             print::table(rows, columns);
@@ -71,7 +82,6 @@ pub(super) fn show(answer: &Value, ask: &Ask) -> Result<(), Failure> {
         }
         Show::Says(text) => print::line(text),
     }
-    Ok(())
 }
 
 fn decision(answer: &Value, permission: Permission) -> Result<&Value, Failure> {
@@ -103,6 +113,7 @@ pub(super) fn change(method: Method, path: &[&str], body: Option<Value>, json: J
 /// A run of scheduled work.
 pub(super) fn maintenance(job: &str, dry_run: DryRun, json: Json) -> Ask {
     let mut ask = change(Method::POST, &["admin", "maintenance", job, "run"], None, json);
+    ask.show = Show::Run;
     ask.call.query.push(("dryRun", dry_run.dry_run.to_string()));
     ask
 }
