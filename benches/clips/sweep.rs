@@ -140,6 +140,7 @@ fn session_row(user: &UserId, began: Timestamp, now: Timestamp) -> session::Mode
         community_id: Some(CommunityId::new("bench")),
         room_name: RoomName::new(format!("bench-{user}")),
         identity: Identity::new(user.as_str()),
+        video_track_id: None,
         quality: "1080p".to_owned(),
         status: SessionStatus::Stopped,
         holds_place: false,

@@ -32,6 +32,7 @@ mod m0013_shares;
 mod m0014_segment_crc;
 mod m0015_events;
 mod m0016_event_deliveries;
+mod m0017_recorded_share;
 
 /// The changes of the first release, oldest first, in the ledger `seaql_migrations`. Complete: its programs do not start,
 /// and call themselves unhealthy, where that ledger names a change that they do not know, and they must be able to run,
@@ -71,6 +72,7 @@ impl MigratorTrait for Later {
             Box::new(m0014_segment_crc::Migration),
             Box::new(m0015_events::Migration),
             Box::new(m0016_event_deliveries::Migration),
+            Box::new(m0017_recorded_share::Migration),
         ]
     }
 

@@ -92,6 +92,7 @@ pub async fn build(
         filmstrips: Arc::default(),
         posters: Arc::default(),
         presence: Arc::default(),
+        shares_seen: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     };

@@ -194,6 +194,7 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
     let change = session::ActiveModel {
         current_epoch: Set(number),
         identity: Set(chosen.identity.clone()),
+        video_track_id: Set(Some(chosen.video.sid.clone())),
         restart_attempts: Set(session.restart_attempts + 1),
         restart_at: Set(Some(
             now.plus(crate::domain::supervision::back_off(session.restart_attempts + 1)),

@@ -99,6 +99,8 @@ pub struct Deps {
     pub posters: Arc<turns::Turns>,
     /// Who is in which room, remembered for a few seconds.
     pub presence: Arc<room::Presence>,
+    /// Shares about which it was decided whether they start by themselves.
+    pub shares_seen: Arc<auto_start::Seen>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

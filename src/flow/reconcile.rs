@@ -1,5 +1,5 @@
 //! Compare sessions with LiveKit, in both directions: egresses of ours that nobody wants are stopped, epochs whose
-//! egress is gone end, shares that are gone end their sessions. Takes no input, may run at any time, twice is once.
+//! egress is gone end, shares that are gone end their sessions, shares nobody told us of start. Takes no input, may run at any time, twice is once.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::{
-    Deps,
+    Deps, auto_start,
     egress_fact::{self, Applied, Source},
     epoch as epoch_flow, supervise,
 };
@@ -34,6 +34,8 @@ pub struct Counts {
     pub epochs_ended: u64,
     /// Sessions whose share was looked at.
     pub sessions_examined: u64,
+    /// Shares that should have started a buffer by themselves when they were published, and did now.
+    pub auto_started: u64,
 }
 
 /// One pass.
@@ -62,6 +64,7 @@ pub async fn run(deps: &Deps) -> Result<Counts> {
         supervise::look_at(deps, &session.id).await?;
         counts.sessions_examined += 1;
     }
+    counts.auto_started = auto_start::catch_up(deps).await?;
     Ok(counts)
 }
 

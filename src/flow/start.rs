@@ -188,6 +188,7 @@ fn new_row(
         community_id,
         room_name: request.room.clone(),
         identity: chosen.identity.clone(),
+        video_track_id: Some(chosen.video.sid.clone()),
         quality: request.quality.as_str().to_owned(),
         status: SessionStatus::Starting,
         holds_place: true,

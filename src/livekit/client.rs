@@ -14,7 +14,7 @@ use livekit_api::services::{
 use livekit_protocol as proto;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{EgressFact, EgressOrder, LiveKit, Stopped, convert};
+use super::{EgressFact, EgressOrder, LiveKit, Room, Stopped, convert};
 use crate::{
     config,
     domain::{
@@ -181,6 +181,16 @@ impl LiveKit for Client {
             Ok(items) => Ok(Some(items.iter().filter_map(convert::participant).collect())),
             Err(error) if twirp_code(&error) == Some(ServerErrorCode::NOT_FOUND) => Ok(None),
             Err(error) => Err(self.call_failed("listing a room's participants", error).await),
+        }
+    }
+
+    async fn list_rooms(&self) -> Result<Vec<Room>> {
+        match bounded(self.api.room().list_rooms(Vec::new())).await {
+            Ok(rooms) => Ok(rooms
+                .into_iter()
+                .map(|room| Room { name: RoomName::new(room.name), metadata: room.metadata })
+                .collect()),
+            Err(error) => Err(self.call_failed("listing rooms", error).await),
         }
     }
 

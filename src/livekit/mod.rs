@@ -37,8 +37,20 @@ pub trait LiveKit: Send + Sync + fmt::Debug {
     /// The people in a room (no recorders, no agents), with what they publish; `None` when there is no such room.
     async fn list_participants(&self, room: &RoomName) -> Result<Option<Vec<Participant>>>;
 
+    /// Every room there is.
+    async fn list_rooms(&self) -> Result<Vec<Room>>;
+
     /// The metadata of a room; `None` when there is no such room.
     async fn find_room_metadata(&self, room: &RoomName) -> Result<Option<String>>;
+}
+
+/// A room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// Its name.
+    pub name: RoomName,
+    /// What the app keeps with it.
+    pub metadata: String,
 }
 
 /// A recording to be started.

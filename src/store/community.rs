@@ -72,6 +72,19 @@ pub async fn find<C: Conn>(db: &C, id: &CommunityId) -> Result<Option<Model>> {
         .map_err(|error| db_error("reading a community", error))
 }
 
+/// Those in which a published share starts a buffer by itself.
+pub async fn list_auto_starting<C: Conn>(db: &C) -> Result<Vec<CommunityId>> {
+    Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::AutoStart.eq(true))
+        .filter(Column::Enabled.eq(true))
+        .into_tuple()
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing communities that start by themselves", error))
+}
+
 async fn make_if_absent<C: Conn>(db: &C, id: &CommunityId, now: Timestamp) -> Result<()> {
     let row = ActiveModel {
         id: Set(id.clone()),

@@ -10,7 +10,7 @@ use sea_orm::{
 use super::{Conn, Page, Tx, community, db_error, is_unique_violation, schema::plus};
 use crate::{
     domain::{
-        id::{CommunityId, Identity, RoomName, SessionId, UserId},
+        id::{CommunityId, Identity, RoomName, SessionId, TrackId, UserId},
         lifecycle::{EndReason, SessionStatus},
         time::Timestamp,
     },
@@ -36,6 +36,8 @@ pub struct Model {
     pub room_name: RoomName,
     /// The participant whose share is recorded (of the newest epoch).
     pub identity: Identity,
+    /// The picture that is recorded (of the newest epoch); `None` in rows of an older release.
+    pub video_track_id: Option<TrackId>,
     /// As asked: `720p`, `1080p`, `1440p`, `source`.
     pub quality: String,
     /// Where the session stands.

@@ -123,6 +123,9 @@ impl LiveKit for NoLiveKit {
     async fn list_participants(&self, _: &RoomName) -> Result<Option<Vec<Participant>>> {
         Ok(None)
     }
+    async fn list_rooms(&self) -> Result<Vec<livekit_replay::livekit::Room>> {
+        Ok(Vec::new())
+    }
     async fn find_room_metadata(&self, _: &RoomName) -> Result<Option<String>> {
         Ok(None)
     }
@@ -236,6 +239,7 @@ impl Bench {
             filmstrips: Arc::default(),
             posters: Arc::default(),
             presence: Arc::default(),
+            shares_seen: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -372,6 +376,7 @@ impl Bench {
             community_id: Some(CommunityId::new("guild")),
             room_name: room.clone(),
             identity: Identity::new(user.as_str()),
+            video_track_id: None,
             quality: "1080p".to_owned(),
             status: SessionStatus::Active,
             holds_place: true,

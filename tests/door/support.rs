@@ -150,6 +150,7 @@ impl House {
             filmstrips: Arc::default(),
             posters: Arc::default(),
             presence: Arc::default(),
+            shares_seen: Arc::default(),
             tasks: Default::default(),
             stop: Default::default(),
         };
@@ -393,6 +394,9 @@ impl LiveKit for NoRooms {
     }
     async fn list_participants(&self, _: &RoomName) -> Result<Option<Vec<Participant>>> {
         Ok(None)
+    }
+    async fn list_rooms(&self) -> Result<Vec<livekit_replay::livekit::Room>> {
+        Ok(Vec::new())
     }
     async fn find_room_metadata(&self, _: &RoomName) -> Result<Option<String>> {
         Ok(None)

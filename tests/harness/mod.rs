@@ -186,6 +186,7 @@ impl App {
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
+            shares_seen: Arc::default(),
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),

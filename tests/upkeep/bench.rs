@@ -103,6 +103,9 @@ impl LiveKit for ToldLiveKit {
     async fn list_participants(&self, _: &RoomName) -> Result<Option<Vec<Participant>>> {
         Ok(None)
     }
+    async fn list_rooms(&self) -> Result<Vec<livekit_replay::livekit::Room>> {
+        Ok(Vec::new())
+    }
     async fn find_room_metadata(&self, _: &RoomName) -> Result<Option<String>> {
         Ok(None)
     }
@@ -162,6 +165,7 @@ impl Bench {
             policy: Arc::default(),
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
+            shares_seen: Arc::default(),
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),
@@ -216,6 +220,7 @@ impl Bench {
             community_id: None,
             room_name: RoomName::new(room),
             identity: Identity::new(user),
+            video_track_id: None,
             quality: "1080p".to_owned(),
             status: SessionStatus::Starting,
             holds_place: true,
