@@ -12,8 +12,11 @@ use super::{
     epoch as epoch_flow, supervise,
 };
 use crate::{
-    domain::{id::EgressId, lifecycle::SessionStatus},
-    error::Result,
+    domain::{
+        id::{EgressId, SessionId},
+        lifecycle::SessionStatus,
+    },
+    error::{Code, Result},
     livekit::{EgressFact, EgressState},
     store::{epoch, session},
 };
@@ -38,7 +41,10 @@ pub struct Counts {
     pub auto_started: u64,
 }
 
-/// One pass.
+/// One pass. An epoch or session that cannot be looked at keeps none of the others from being so.
+///
+/// # Errors
+/// At once when LiveKit or the database is away; else the first of those met, once everything was looked at.
 pub async fn run(deps: &Deps) -> Result<Counts> {
     let asked_at = deps.clock.now();
     let facts = deps.livekit.list_active_egress(None).await?;
@@ -49,23 +55,42 @@ pub async fn run(deps: &Deps) -> Result<Counts> {
     let stopped = applied.iter().filter(|applied| **applied == Some(Applied::StoppedOrphan));
     counts.orphans_stopped = u64::try_from(stopped.count()).unwrap_or(u64::MAX);
     let alive: HashSet<&EgressId> = facts.iter().map(|fact| &fact.id).collect();
+    let mut first = Ok(());
     for row in epoch::list_open(deps.db.conn()).await? {
         // younger than the list: not being in it says nothing
         let answered = row.answered_at.is_some_and(|at| at < asked_at);
         if let Some(egress) = row.egress_id.clone()
             && answered
             && !alive.contains(&egress)
-            && end_if_over(deps, &row, &egress).await?
         {
-            counts.epochs_ended += 1;
+            let ended = end_if_over(deps, &row, &egress).await;
+            let ended = pass_over(ended, &row.session_id, &mut first)?;
+            counts.epochs_ended += u64::from(ended == Some(true));
         }
     }
     for session in session::list_in(deps.db.conn(), SessionStatus::HOLDING).await? {
-        supervise::look_at(deps, &session.id).await?;
-        counts.sessions_examined += 1;
+        let looked = supervise::look_at(deps, &session.id).await;
+        let looked = pass_over(looked, &session.id, &mut first)?;
+        counts.sessions_examined += u64::from(looked.is_some());
     }
     counts.auto_started = auto_start::catch_up(deps).await?;
-    Ok(counts)
+    first.map(|()| counts)
+}
+
+/// What goes wrong with one session is kept for the end of the pass, unless it would go wrong with every other.
+fn pass_over<T>(done: Result<T>, session: &SessionId, first: &mut Result<()>) -> Result<Option<T>> {
+    let error = match done {
+        Ok(value) => return Ok(Some(value)),
+        Err(error) if matches!(error.code(), Code::LivekitUnreachable | Code::Overloaded) => {
+            return Err(error);
+        }
+        Err(error) => error,
+    };
+    tracing::warn!(session.id = %session, error = %error.chain(), "could not be reconciled");
+    if first.is_ok() {
+        *first = Err(error);
+    }
+    Ok(None)
 }
 
 async fn apply(deps: &Deps, fact: &EgressFact) -> Option<Applied> {
