@@ -93,6 +93,7 @@ pub async fn build(
         posters: Arc::default(),
         presence: Arc::default(),
         shares_seen: Arc::default(),
+        walks: Arc::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     };

@@ -101,6 +101,8 @@ pub struct Deps {
     pub presence: Arc<room::Presence>,
     /// Shares about which it was decided whether they start by themselves.
     pub shares_seen: Arc<auto_start::Seen>,
+    /// Walks through the clip store.
+    pub walks: Arc<reap::Walks>,
     /// Work that outlives a request; awaited at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled at shutdown.

@@ -6,6 +6,9 @@
 
 mod clip_store;
 mod rows;
+mod walks;
+
+pub use walks::Walks;
 
 use std::path::{Path, PathBuf};
 
@@ -49,6 +52,8 @@ pub struct Counts {
     pub clips_restored: u64,
     /// Deletions of clips finished that were interrupted.
     pub deletions_finished: u64,
+    /// Sources held for trims that were never accepted, let go.
+    pub sources_released: u64,
     /// Unknown files moved to `quarantine/`.
     pub quarantined: u64,
     /// Files removed from `quarantine/` after their week.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     Deps,
@@ -38,6 +39,10 @@ use crate::{
 const SLACK_BYTES: u64 = 1024 * 1024;
 /// Bytes in a second that a copy may take at worst.
 const SLOWEST_COPY: u64 = 4 * 1024 * 1024;
+
+/// From holding the source to the commit that says what for: the reaper takes a source that nobody knows away after a minute
+/// (`reap::Walks`), and a commit may take 15 s.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(20);
 
 /// A trim as asked for.
 #[derive(Debug, Clone)]
@@ -75,6 +80,7 @@ pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip
     let row = clip_row(&source, &request, part, needed, deps.clock.now())?;
     let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
     hold(deps, &video, &files.source).await?;
+    crash::point("after-hold");
     if let Err(error) = accept(deps, &source, &row, request.claim.as_ref()).await {
         // a commit whose answer got lost may have happened: then the row needs it
         if matches!(clip::find(deps.db.conn(), &row.id).await, Ok(None)) {
@@ -98,6 +104,7 @@ async fn accept(
     row: &Clip,
     claim: Option<&idempotency::Claim>,
 ) -> Result<()> {
+    let held = Instant::now();
     let tx = deps.db.begin().await?;
     // a deletion comes before this and is seen, or after it and finds the bytes held
     if !clip::lock(&tx, &source.id).await? {
@@ -123,6 +130,10 @@ async fn accept(
         let body = json!({ "clipId": row.id }).to_string();
         let location = Some(row.id.as_str().to_owned());
         idempotency::keep_in(&tx, claim, idempotency::Kept { status: 202, body, location }).await?;
+    }
+    if held.elapsed() > ACCEPT_WITHIN {
+        let late = Error::new(Code::Overloaded, "The database is too slow at the moment.");
+        return Err(late.retry_after(Duration::from_secs(15)).retryable());
     }
     outbox::commit(deps, tx).await
 }

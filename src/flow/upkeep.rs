@@ -46,7 +46,7 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(60);
 /// A run that began that far ahead of the present moment began before the clock was set back; less is a replica's
 /// clock that is a little fast.
 const SET_BACK: Duration = Duration::from_secs(60);
-/// The clip store is walked through every that many minutes.
+/// The clip store is walked through every that many minutes (and when a process has begun).
 const THOROUGH_MINUTES: u32 = 10;
 
 impl Job {
@@ -114,7 +114,7 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
         claim(deps, job, meant, now).await?
     };
     let Some(run) = claimed else { return Ok(None) };
-    let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES);
+    let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES) || deps.walks.is_due();
     let run = execute(deps, job, run, thorough, false).await?;
     if job == Job::StorageProbe {
         relieve(deps, meant).await?;

@@ -240,6 +240,7 @@ impl Bench {
             posters: Arc::default(),
             presence: Arc::default(),
             shares_seen: Arc::default(),
+            walks: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };

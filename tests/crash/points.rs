@@ -10,7 +10,7 @@ use crate::{
     seeded,
     service::{Answer, Service},
     support::On,
-    truth::settles,
+    truth::{entries, settles},
 };
 
 const SMALL: Share =
@@ -125,6 +125,28 @@ async fn whoever_dies_while_making_a_clip_loses_none_and_makes_none_twice() {
         let listed = service.must(Method::GET, "ann", "/my-clips", None).await;
         assert_eq!(listed["total"], ledger.captures.len());
     }
+    service.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_dies_before_a_trim_is_accepted_leaves_nothing_of_it() {
+    let (service, mut ledger, session) = recording("ann").await;
+    let point = "after-hold";
+    let body = json!({ "sessionId": session, "durationSeconds": 3, "title": point });
+    capture(&service, &mut ledger, "ann", body).await;
+    settles(&service, &ledger, &["ann"], "the clip").await;
+    service.kill().await;
+    service.start(Some(point)).await;
+    let path = format!("/clips/{}/trim", ledger.captures[point].id.as_deref().unwrap());
+    let part = json!({ "startSeconds": 0.5, "endSeconds": 1.5 });
+    let answer = service.ask(Method::POST, "ann", &path, |request| request.json(&part)).await;
+    assert!(matches!(answer, Answer::Broken), "{answer:?}");
+    service.dies_of(point).await;
+    let files = entries(&service.config.storage.clips);
+    let held = files.iter().flat_map(|user| entries(user));
+    assert_eq!(held.filter(|file| file.extension().is_some_and(|is| is == "source")).count(), 1);
+    service.start(None).await;
+    settles(&service, &ledger, &["ann"], point).await;
     service.close().await;
 }
 

@@ -151,6 +151,7 @@ impl House {
             posters: Arc::default(),
             presence: Arc::default(),
             shares_seen: Arc::default(),
+            walks: Arc::default(),
             tasks: Default::default(),
             stop: Default::default(),
         };

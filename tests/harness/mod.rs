@@ -187,6 +187,7 @@ impl App {
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
             shares_seen: Arc::default(),
+            walks: Arc::default(),
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),

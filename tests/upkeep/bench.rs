@@ -166,6 +166,7 @@ impl Bench {
             wake: Arc::new(Wake::default()),
             presence: Arc::default(),
             shares_seen: Arc::default(),
+            walks: Arc::default(),
             stores: Arc::default(),
             places: Arc::default(),
             filmstrips: Arc::default(),

@@ -212,7 +212,7 @@ fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap()
 }
 
-fn entries(path: &Path) -> Vec<std::path::PathBuf> {
+pub fn entries(path: &Path) -> Vec<std::path::PathBuf> {
     let listed = std::fs::read_dir(path).into_iter().flatten();
     listed.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }

@@ -1,5 +1,6 @@
 //! Files in the clip store that no row knows. Nothing is deleted because a row is missing: a video with its record
-//! gets its row back, a deletion that was interrupted is finished, anything else waits a week in `quarantine/`.
+//! gets its row back, a deletion that was interrupted is finished, a further name that a trim gave its source before it died
+//! is taken away, anything else waits a week in `quarantine/`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +43,9 @@ pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> 
         let done = examine_user(deps, &user.name, dry_run, counts).await;
         pass_over(deps, Which::Clips, &user.name, done, counts).await?;
     }
+    if !dry_run {
+        deps.walks.end();
+    }
     empty_quarantine(deps, dry_run, counts).await
 }
 
@@ -54,8 +58,7 @@ fn is_key(name: &str) -> bool {
 
 async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Counts) -> Result<()> {
     let directory = deps.config.storage.clips.join(user);
-    // files before rows: a clip's row is there before any of its files but `.source`, which is young until its row
-    // is there
+    // files before rows: a clip's row is there before any of its files but `.source`
     let at = directory.clone();
     let entries = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
     let mut groups: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -142,9 +145,19 @@ async fn unknown(
         counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
         return Ok(());
     }
+    let source = format!("{stem}.source");
+    if entries.iter().any(|entry| entry.name == source) && deps.walks.is_abandoned(&source) {
+        counts.sources_released += 1;
+        if !dry_run {
+            let path = deps.config.storage.clips.join(user).join(&source);
+            let remove = move || remove_plain(&path).map(drop);
+            stores::work(&deps.stores, Which::Clips, remove).await?;
+        }
+    }
     let now = deps.clock.now();
     let limit = youngest(now);
-    for entry in entries.iter().filter(|entry| entry.changed_us < limit) {
+    let old = |entry: &&Entry| entry.changed_us < limit && entry.name != source;
+    for entry in entries.iter().filter(old) {
         counts.quarantined += 1;
         if !dry_run {
             quarantine(deps, user, &entry.name, now).await?;
