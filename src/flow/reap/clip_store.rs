@@ -32,6 +32,7 @@ const WAIT_SECONDS: i64 = 7 * 86_400;
 
 /// Walks through the directories of users.
 pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    deps.walks.begin();
     let root = deps.config.storage.clips.clone();
     let at = root.clone();
     let users = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;

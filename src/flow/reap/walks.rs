@@ -11,6 +11,10 @@ use tokio::time::Instant;
 /// Longer than a trim may take from holding its source to the commit that makes it known (`trim`).
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// After that long a walk is no longer hurried for something that was seen once: a store so large that no walk comes to its end
+/// would be walked through without a pause.
+const HURRY: Duration = Duration::from_secs(300);
+
 /// Walks made, and what was met in them that may yet become somebody's.
 #[derive(Debug)]
 pub struct Walks {
@@ -20,6 +24,8 @@ pub struct Walks {
 
 #[derive(Debug, Default)]
 struct Walk {
+    /// Whether there was one.
+    begun: bool,
     /// Those that came to their end.
     ended: u64,
     /// Sources held for a trim that nobody knows: when they were first seen, and in which walk last.
@@ -42,7 +48,11 @@ impl Walks {
     /// waits for is looked at again.
     pub fn is_due(&self) -> bool {
         let walk = self.walk();
-        walk.ended == 0 || !walk.unowned.is_empty()
+        !walk.begun || walk.unowned.values().any(|(first, _)| first.elapsed() < HURRY)
+    }
+
+    pub(super) fn begin(&self) {
+        self.walk().begun = true;
     }
 
     /// Whether a held source that nobody knows was so for long enough. Counted from when this process saw it first: the
