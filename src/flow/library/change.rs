@@ -147,6 +147,7 @@ pub(in crate::flow) async fn delete_with_files(
             // a commit whose answer got lost may have happened: the row decides what the tombstone means
             if let Err(error) = finish_deletion(deps, &clip.user_id, id).await {
                 tracing::warn!(clip.id = %id, error = error.chain(), "a tombstone stays for now");
+                deps.walks.want();
             }
             return Err(error);
         }
@@ -156,6 +157,7 @@ pub(in crate::flow) async fn delete_with_files(
     // the row is gone: from here on the answer is yes, and what cannot be removed now the reaper removes
     if let Err(error) = files.remove_all().await {
         tracing::warn!(clip.id = %id, error = error.chain(), "files of a deleted clip stay for now");
+        deps.walks.want();
     }
     Ok(gone)
 }

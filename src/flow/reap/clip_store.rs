@@ -32,7 +32,19 @@ const WAIT_SECONDS: i64 = 7 * 86_400;
 
 /// Walks through the directories of users.
 pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
+    if dry_run {
+        return walk(deps, true, counts).await;
+    }
     deps.walks.begin();
+    let walked = walk(deps, false, counts).await;
+    match &walked {
+        Ok(()) => deps.walks.end(),
+        Err(_) => deps.walks.want(),
+    }
+    walked
+}
+
+async fn walk(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {
     let root = deps.config.storage.clips.clone();
     let at = root.clone();
     let users = stores::work(&deps.stores, Which::Clips, move || list_entries(&at)).await?;
@@ -43,9 +55,6 @@ pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> 
     for user in users {
         let done = examine_user(deps, &user.name, dry_run, counts).await;
         pass_over(deps, Which::Clips, &user.name, done, counts).await?;
-    }
-    if !dry_run {
-        deps.walks.end();
     }
     empty_quarantine(deps, dry_run, counts).await
 }

@@ -26,6 +26,8 @@ pub struct Walks {
 struct Walk {
     /// Whether there was one.
     begun: bool,
+    /// Whether somebody left something for the next one.
+    wanted: bool,
     /// Those that came to their end.
     ended: u64,
     /// Sources held for a trim that nobody knows: when they were first seen, and in which walk last.
@@ -48,11 +50,20 @@ impl Walks {
     /// waits for is looked at again.
     pub fn is_due(&self) -> bool {
         let walk = self.walk();
-        !walk.begun || walk.unowned.values().any(|(first, _)| first.elapsed() < HURRY)
+        !walk.begun
+            || walk.wanted
+            || walk.unowned.values().any(|(first, _)| first.elapsed() < HURRY)
+    }
+
+    /// Something could not be finished in the clip store, and the next walk is to do it soon.
+    pub fn want(&self) {
+        self.walk().wanted = true;
     }
 
     pub(super) fn begin(&self) {
-        self.walk().begun = true;
+        let mut walk = self.walk();
+        walk.begun = true;
+        walk.wanted = false;
     }
 
     /// Whether a held source that nobody knows was so for long enough. Counted from when this process saw it first: the
