@@ -88,11 +88,13 @@ pub async fn catch_up(deps: &Deps) -> Result<u64> {
     });
     let asked: Vec<_> = rooms.iter().map(|room| shares_in(deps, &room.name)).collect();
     let asked: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-    let shares: Vec<Published> = asked.into_iter().flatten().collect();
+    let all_said = asked.iter().all(Option::is_some);
+    let shares: Vec<Published> = asked.into_iter().flatten().flatten().collect();
     let there: HashSet<&TrackId> = shares.iter().map(|share| &share.track).collect();
     let new: Vec<_> = {
         let mut seen = deps.shares_seen.tracks();
-        seen.retain(|track| there.contains(track));
+        // nothing is concluded from a room that did not say who is there
+        seen.retain(|track| !all_said || there.contains(track));
         shares.iter().filter(|share| !seen.contains(&share.track)).collect()
     };
     let work: Vec<_> = new.into_iter().map(|share| make_up(deps, share)).collect();
@@ -100,13 +102,13 @@ pub async fn catch_up(deps: &Deps) -> Result<u64> {
     Ok(started.into_iter().map(u64::from).sum())
 }
 
-/// The screens shared in a room; none where LiveKit does not say, until the next pass.
-async fn shares_in(deps: &Deps, room: &RoomName) -> Vec<Published> {
+/// The screens shared in a room; `None` where LiveKit does not say, until the next pass.
+async fn shares_in(deps: &Deps, room: &RoomName) -> Option<Vec<Published>> {
     let participants = match deps.livekit.list_participants(room).await {
         Ok(found) => found.unwrap_or_default(),
         Err(error) => {
             tracing::warn!(error = %error.chain(), "a room was not looked at for shares");
-            Vec::new()
+            return None;
         }
     };
     let shares = participants.into_iter().flat_map(|participant| {
@@ -116,7 +118,7 @@ async fn shares_in(deps: &Deps, room: &RoomName) -> Vec<Published> {
             Published { room: room.clone(), identity: identity.clone(), track: track.sid }
         })
     });
-    shares.collect()
+    Some(shares.collect())
 }
 
 async fn make_up(deps: &Deps, share: &Published) -> bool {
