@@ -302,7 +302,7 @@ fn walked(top: &Path) -> usize {
     below.map(|entry| 1 + walked(&entry.path())).sum()
 }
 
-fn touch(path: &Path) {
+pub fn touch(path: &Path) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, b"whatever").unwrap();
 }

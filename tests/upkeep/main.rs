@@ -50,4 +50,6 @@ on_both_engines!(
     scheduling::a_job_that_never_ran_is_missed_too,
     stuck::a_directory_that_cannot_be_removed_holds_up_nothing,
     stuck::segments_that_cannot_be_removed_hold_up_no_others,
+    stuck::what_a_deletion_could_not_remove_is_taken_by_the_next_pass,
+    stuck::what_a_failed_clip_could_not_take_along_is_taken_by_the_next_pass,
 );

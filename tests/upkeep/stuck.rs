@@ -1,19 +1,26 @@
 //! What cannot be removed stays, and keeps nothing else from being removed.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use livekit_replay::{
-    domain::lifecycle::ClipStatus,
-    flow::{cleanup, reap},
-    store::{clip, segment},
+    access::Caller,
+    domain::{id::UserId, lifecycle::ClipStatus, time::Timestamp},
+    flow::{
+        cleanup,
+        clip_files::{self, ClipFiles},
+        library, reap,
+        upkeep::{self, Job},
+    },
+    store::{self, clip, segment},
 };
+use serde_json::{Value, json};
 
 use crate::{
     bench::{Bench, Recorded},
-    keeping::ready_clip,
+    keeping::{ready_clip, touch},
 };
 
-/// A directory out of which nothing can be removed, by nobody: an immutable one, as far as the file system knows that.
+/// A file that nobody can remove, or a directory out of which nobody can: immutable, as far as the file system knows that.
 struct Stuck(PathBuf);
 
 impl Stuck {
@@ -34,6 +41,17 @@ impl Drop for Stuck {
 
 fn chattr(change: &str, path: &std::path::Path) -> bool {
     Command::new("chattr").arg(change).arg(path).output().is_ok_and(|done| done.status.success())
+}
+
+fn caller(user: &str, now: Timestamp) -> Caller {
+    Caller {
+        user_id: UserId::new(user),
+        name: None,
+        issued_at: Some(now),
+        communities: BTreeMap::new(),
+        roles: Vec::new(),
+        origin: Default::default(),
+    }
 }
 
 /// Segments one after the other, all of them indexed.
@@ -97,4 +115,71 @@ pub async fn segments_that_cannot_be_removed_hold_up_no_others(bench: Bench) {
     let counts = cleanup::run(&bench.deps, period, false).await.expect("cleaned");
     assert_eq!((counts.failed_files, counts.deleted_files), (0, 140));
     bench.close().await;
+}
+
+/// The store is walked through every ten minutes, and earlier where somebody left something.
+pub async fn what_a_deletion_could_not_remove_is_taken_by_the_next_pass(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    let clips = [0, 1].map(|_| ready_clip("anna", &session, bench.now(), 8));
+    let files = clips
+        .each_ref()
+        .map(|clip| ClipFiles::of(&bench.deps, &clip.user_id, &clip.id).expect("an id of ours"));
+    for (clip, files) in clips.iter().zip(&files) {
+        touch(&files.video);
+        clip_files::write_record(&bench.deps, clip).await.expect("a record");
+    }
+    assert_eq!(reaped(&bench).await["clipsRestored"], 2, "the first pass of a process walks");
+    let [immovable, entombed] = &files;
+    assert!(entombed.entomb().await.expect("entombed"));
+    let tx = bench.deps.db.begin().await.expect("a transaction");
+    clip::delete_if(&tx, &clips[1].id, &[ClipStatus::Ready]).await.expect("gone");
+    store::commit(tx).await.expect("committed");
+    assert_eq!(reaped(&bench).await["deletionsFinished"], 0, "nobody asked for a walk");
+    let Some(stuck) = Stuck::make(immovable.video.clone()) else { return bench.close().await };
+    library::delete(&bench.deps, &caller("anna", bench.now()), &clips[0].id)
+        .await
+        .expect("deleted");
+    assert!(immovable.video.exists() && immovable.tombstone.exists());
+    drop(stuck);
+    assert_eq!(reaped(&bench).await["deletionsFinished"], 2, "both, by the way");
+    assert!(!immovable.video.exists() && !immovable.tombstone.exists() && !entombed.video.exists());
+    bench.close().await;
+}
+
+/// A week after it failed a clip goes, by the same way.
+pub async fn what_a_failed_clip_could_not_take_along_is_taken_by_the_next_pass(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    let ready = ready_clip("anna", &session, bench.now(), 0);
+    let failed = clip::Model {
+        status: ClipStatus::Failed,
+        error_code: Some("ffmpeg_failed".to_owned()),
+        ..ready.clone()
+    };
+    reaped(&bench).await;
+    clip::insert(bench.deps.db.conn(), failed.clone()).await.expect("a row");
+    let files = ClipFiles::of(&bench.deps, &failed.user_id, &failed.id).expect("an id of ours");
+    touch(&files.poster);
+    clip_files::write_record(&bench.deps, &ready).await.expect("a record without its video");
+    bench.pass_seconds(8 * 86_400);
+    let Some(stuck) = Stuck::make(files.poster.clone()) else { return bench.close().await };
+    let counts = reaped(&bench).await;
+    assert_eq!((&counts["failedClips"], &counts["failed"]), (&json!(0), &json!(1)), "{counts}");
+    assert!(files.tombstone.exists());
+    drop(stuck);
+    assert_eq!(reaped(&bench).await["deletionsFinished"], 1);
+    assert!(!files.poster.exists() && !files.tombstone.exists());
+    bench.close().await;
+}
+
+/// The pass of a minute in which the store is not walked through for the time alone; what it counted.
+async fn reaped(bench: &Bench) -> Value {
+    let minute = |bench: &Bench| bench.now().as_micros().div_euclid(60_000_000) % 10;
+    bench.pass_seconds(60);
+    while minute(bench) < 2 {
+        bench.pass_seconds(60);
+    }
+    let run = upkeep::run_tick(&bench.deps, Job::OrphanReaper).await.expect("asked");
+    let run = run.expect("nobody else runs it");
+    assert_eq!(run.outcome.as_deref(), Some("ok"), "{:?}", run.counts);
+    Value::Object(run.counts)
 }

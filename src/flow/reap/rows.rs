@@ -67,9 +67,13 @@ async fn delete_failed(deps: &Deps, failed: &clip::Model) -> Result<bool> {
     share::delete_of_clip(&tx, &failed.id).await?;
     wish::delete(&tx, &failed.id).await?;
     outbox::clip(&tx, EventKind::ClipDeleted, failed, deps.clock.now()).await?;
-    // under the row's lock and before the commit, so that no record brings the clip back
-    files.entomb().await?;
-    outbox::commit(deps, tx).await?;
-    files.remove_all().await?;
+    let done = async {
+        // under the row's lock and before the commit, so that no record brings the clip back
+        files.entomb().await?;
+        outbox::commit(deps, tx).await?;
+        files.remove_all().await
+    };
+    // what a tombstone means that stays, the row decides when the store is walked through
+    done.await.inspect_err(|_| deps.walks.want())?;
     Ok(true)
 }
