@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `livekit-replay serve`, now and then running. It goes with its owner.
 pub struct Process {
-    program: PathBuf,
+    program: std::sync::Mutex<PathBuf>,
     settings: Vec<(&'static str, String)>,
     dir: PathBuf,
     child: Mutex<Option<Child>>,
@@ -33,13 +33,18 @@ pub struct Process {
     log_from: AtomicU64,
 }
 
+/// The program as it is built with the tests.
+pub fn this_release() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_livekit-replay"))
+}
+
 impl Process {
     /// One that will run in `dir` with these environment variables and no others; its log is `<name>.log` there.
     pub fn new(dir: &Path, name: &str, settings: Vec<(&'static str, String)>) -> Process {
         let log = dir.join(format!("{name}.log"));
         std::fs::write(&log, "").unwrap();
         Process {
-            program: PathBuf::from(env!("CARGO_BIN_EXE_livekit-replay")),
+            program: std::sync::Mutex::new(this_release()),
             settings,
             dir: dir.to_owned(),
             child: Mutex::new(None),
@@ -50,8 +55,8 @@ impl Process {
     }
 
     /// Another build of the program, from its next start on.
-    pub fn becomes(&mut self, program: &Path) {
-        program.clone_into(&mut self.program);
+    pub fn becomes(&self, program: &Path) {
+        program.clone_into(&mut self.program.lock().unwrap());
     }
 
     /// Starts it; `drill` is the place where it is to die.
@@ -59,7 +64,8 @@ impl Process {
         let log = std::fs::OpenOptions::new().append(true).open(&self.log).unwrap();
         let from = log.metadata().unwrap().len();
         self.log_from.store(from, Ordering::SeqCst);
-        let mut command = Command::new(&self.program);
+        let program = self.program.lock().unwrap().clone();
+        let mut command = Command::new(program);
         command.arg("serve").current_dir(&self.dir).env_clear();
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
@@ -165,14 +171,18 @@ impl Process {
         std::fs::metadata(&self.log).map_or(0, |about| about.len())
     }
 
-    /// How many lines of its log since a mark hold one of these words.
-    pub fn lines_since(&self, mark: u64, words: &[&str]) -> usize {
-        let Ok(mut file) = std::fs::File::open(&self.log) else { return 0 };
+    /// What its log says since a mark.
+    pub fn log_since(&self, mark: u64) -> String {
+        let Ok(mut file) = std::fs::File::open(&self.log) else { return String::new() };
         let mut text = Vec::new();
         let read = file.seek(SeekFrom::Start(mark)).and_then(|_| file.read_to_end(&mut text));
-        let text = String::from_utf8_lossy(&text);
+        read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// How many lines of its log since a mark hold one of these words.
+    pub fn lines_since(&self, mark: u64, words: &[&str]) -> usize {
         let has = |line: &&str| words.iter().any(|word| line.contains(word));
-        read.map_or(0, |_| text.lines().filter(has).count())
+        self.log_since(mark).lines().filter(has).count()
     }
 
     /// Ends it by SIGTERM, which must go well.

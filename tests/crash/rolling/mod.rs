@@ -1,25 +1,31 @@
 //! Two releases at once: processes of the one are replaced by processes of the other while people press their buttons,
-//! one of the old ones dies and comes back to a schema that is newer than itself, and then everything goes back.
+//! one of the old ones dies and comes back to a schema that is newer than itself, they change places again and again
+//! ([`turns`]), and then everything goes back.
 //!
 //! `REPLAY_OLD_PROGRAM` names the other release's program (`scripts/rolling.sh` builds it); without it the test says that
 //! it was skipped.
 
+mod person;
+mod turns;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use livekit_replay::simulator::{Media, Share};
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::{person::Person, turns::Turns};
 use crate::{
-    ledger::{Capture, Known, Ledger, Session},
-    process::Process,
+    ledger::{Known, Ledger},
+    process::{Process, this_release},
     seeded,
     service::{Answer, Service},
     support::{On, postgres_url::postgres_url},
@@ -44,6 +50,12 @@ fn together() -> Duration {
     Duration::from_secs(told.unwrap_or(120))
 }
 
+/// How often a process of the one release makes place for one of the other: `REPLAY_ROLLING_TURNS`.
+fn turns() -> usize {
+    let told = std::env::var("REPLAY_ROLLING_TURNS").ok().and_then(|text| text.parse().ok());
+    told.unwrap_or(14)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_releases_serve_the_same_people() {
     let Some(old) = std::env::var_os("REPLAY_OLD_PROGRAM").map(PathBuf::from) else {
@@ -53,20 +65,14 @@ async fn two_releases_serve_the_same_people() {
     if postgres_url().is_none() {
         return;
     }
-    let (seed, _) = seeded("two releases");
-    let mut first = Service::new(On::Postgres).await;
-    first.process.becomes(&old);
-    let mut second = first.replica_at_rest("second");
-    second.becomes(&old);
-    let third = first.replica_at_rest("third");
-    let town =
-        Arc::new(Town { first, second, third, ledger: Mutex::default(), seen: Mutex::default() });
+    let (seed, mut random) = seeded("two releases");
+    let town = Arc::new(Town::new(old).await);
     for (user, room) in USERS {
         let share = Share { width: 320, height: 180, audio: true, media: Media::Live };
         town.first.sim.publish_share(room, &format!("{user}:tab"), share).unwrap();
     }
-    town.begin(&town.first.process).await;
-    town.begin(&town.second).await;
+    town.begin(0, Release::Old).await;
+    town.begin(1, Release::Old).await;
 
     let over = CancellationToken::new();
     let people: Vec<_> = (0..)
@@ -79,31 +85,58 @@ async fn two_releases_serve_the_same_people() {
         .collect();
 
     town.phase("old alone", together() / 8).await;
-    town.begin(&town.third).await;
-    town.end(&town.second).await;
+    town.begin(2, Release::New).await;
+    town.end(1).await;
     town.phase("old and new", together() / 2).await;
-    town.first.process.kill().await;
+    town.kill(0).await;
     town.phase("the old one is dead", Duration::from_secs(3)).await;
-    town.begin(&town.first.process).await;
+    town.begin(0, Release::Old).await;
     town.phase("old, started on the newer schema, and new", together() / 2).await;
-    town.begin(&town.second).await;
-    town.end(&town.third).await;
+    town.begin(1, Release::Old).await;
+    let taken = Turns::taken(&town, &mut random, turns()).await;
+    for process in town.all(Release::New) {
+        town.end(process).await;
+        town.begin(process, Release::Old).await;
+    }
     town.phase("rolled back to old", together() / 4).await;
     over.cancel();
     for person in people {
         person.await.expect("no panic");
     }
+    taken.told();
     let town = Arc::into_inner(town).expect("nobody else");
     town.judge().await;
+    taken.judge();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Release {
+    Old,
+    New,
+}
+
+/// What a process has to do with.
+#[derive(Default)]
+struct Traffic {
+    in_flight: usize,
+    /// With a word that stands.
+    answered: usize,
+    /// Not there, broken off, or "come later": to be asked again.
+    put_off: usize,
 }
 
 struct Town {
-    /// Old, with the places and LiveKit.
+    /// With the places and LiveKit.
     first: Service,
-    /// Old.
     second: Process,
-    /// This release.
     third: Process,
+    /// The program of [`Release::Old`].
+    old: PathBuf,
+    /// What each process is, or was when it ran.
+    releases: Mutex<[Release; 3]>,
+    traffic: Mutex<[Traffic; 3]>,
+    /// Rung for each request that is sent and for each that is answered.
+    moved: Notify,
     ledger: Mutex<Ledger>,
     seen: Mutex<Seen>,
 }
@@ -119,18 +152,55 @@ struct Seen {
 }
 
 impl Town {
+    /// Nobody runs yet.
+    async fn new(old: PathBuf) -> Town {
+        let first = Service::new(On::Postgres).await;
+        let second = first.replica_at_rest("second");
+        let third = first.replica_at_rest("third");
+        Town {
+            first,
+            second,
+            third,
+            old,
+            releases: Mutex::new([Release::Old; 3]),
+            traffic: Mutex::default(),
+            moved: Notify::new(),
+            ledger: Mutex::default(),
+            seen: Mutex::default(),
+        }
+    }
+
     fn processes(&self) -> [&Process; 3] {
         [&self.first.process, &self.second, &self.third]
     }
 
-    async fn begin(&self, process: &Process) {
+    async fn begin(&self, process: usize, release: Release) {
+        let program = if release == Release::Old { self.old.clone() } else { this_release() };
+        self.releases.lock().unwrap()[process] = release;
+        let process = self.processes()[process];
+        process.becomes(&program);
         process.start(None).await;
         self.hear_webhooks();
     }
 
-    async fn end(&self, process: &Process) {
-        process.end().await;
+    async fn end(&self, process: usize) {
+        self.processes()[process].end().await;
         self.hear_webhooks();
+    }
+
+    /// LiveKit goes on announcing to it until somebody takes its place.
+    async fn kill(&self, process: usize) {
+        self.processes()[process].kill().await;
+    }
+
+    /// Those of that release, by number.
+    fn all(&self, release: Release) -> Vec<usize> {
+        let releases = *self.releases.lock().unwrap();
+        (0..3).filter(|process| releases[*process] == release).collect()
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, [Traffic; 3]> {
+        self.traffic.lock().unwrap()
     }
 
     fn hear_webhooks(&self) {
@@ -140,13 +210,21 @@ impl Town {
     }
 
     async fn phase(&self, name: &str, lasts: Duration) {
-        name.clone_into(&mut self.seen.lock().unwrap().phase);
+        self.called(name);
         tokio::time::sleep(lasts).await;
+        self.all_is_well(name).await;
+    }
+
+    fn called(&self, name: &str) {
+        name.clone_into(&mut self.seen.lock().unwrap().phase);
+    }
+
+    /// Nobody was answered what nobody may be answered, and who runs is ready.
+    async fn all_is_well(&self, name: &str) {
         let wrong = self.seen.lock().unwrap().wrong.clone();
         assert_eq!(wrong, Vec::<String>::new(), "{name}");
         for process in self.processes() {
             let Some(base) = process.base() else { continue };
-            // dead ones have a base until they are waited for: none is killed in a phase
             let root = base.trim_end_matches("/livekit-replay");
             self.is_ready(name, process, &format!("{root}/health/ready")).await;
         }
@@ -196,10 +274,7 @@ impl Town {
     ) -> (u16, Value, bool) {
         let mut heard = false;
         for _ in 0..TRIES {
-            let running: Vec<_> =
-                self.processes().into_iter().filter(|process| process.base().is_some()).collect();
-            let Some(process) = running.choose(random) else { continue };
-            let answer = self.first.ask_of(process, method.clone(), user, path, &shape).await;
+            let answer = self.ask_one(random, user, (method.clone(), path), &shape).await;
             self.note(what, &answer);
             match answer {
                 Answer::Said(503, _) | Answer::Absent => {}
@@ -209,6 +284,31 @@ impl Town {
             tokio::time::sleep(PAUSE).await;
         }
         panic!("{what} by {user} has no answer after {TRIES} tries");
+    }
+
+    /// Asks one of those that run.
+    async fn ask_one(
+        &self,
+        random: &mut StdRng,
+        user: &str,
+        (method, path): (Method, &str),
+        shape: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Answer {
+        let processes = self.processes();
+        let running: Vec<_> = (0..3).filter(|one| processes[*one].base().is_some()).collect();
+        let Some(&process) = running.choose(random) else { return Answer::Absent };
+        self.traffic()[process].in_flight += 1;
+        self.moved.notify_waiters();
+        let answer = self.first.ask_of(processes[process], method, user, path, shape).await;
+        let mut traffic = self.traffic();
+        let traffic = &mut traffic[process];
+        traffic.in_flight -= 1;
+        match answer {
+            Answer::Said(503, _) | Answer::Absent | Answer::Broken => traffic.put_off += 1,
+            Answer::Said(..) => traffic.answered += 1,
+        }
+        self.moved.notify_waiters();
+        answer
     }
 
     async fn judge(self) {
@@ -223,9 +323,10 @@ impl Town {
         settles(&self.first, &ledger, &users, "old alone again").await;
         // and forward once more: what the older one left is right for the newer one too
         self.second.end().await;
-        self.first.process.kill().await;
-        let mut first = self.first;
-        first.process.becomes(std::path::Path::new(env!("CARGO_BIN_EXE_livekit-replay")));
+        self.third.end().await;
+        let first = self.first;
+        first.process.kill().await;
+        first.process.becomes(&this_release());
         first.start(None).await;
         settles(&first, &ledger, &users, "new alone").await;
         whole(&first).await;
@@ -259,132 +360,4 @@ async fn whole(service: &Service) {
     println!("gaps in clips: {reasons:?}");
     let damaged = ["corrupt", "truncated"];
     assert!(!damaged.iter().any(|reason| reasons.contains_key(*reason)), "{reasons:?}");
-}
-
-/// Somebody who presses buttons, and presses again where the service asks for it.
-struct Person {
-    town: Arc<Town>,
-    random: StdRng,
-    user: &'static str,
-    room: &'static str,
-    presses: u32,
-}
-
-impl Person {
-    async fn live(mut self, over: CancellationToken) {
-        while !over.is_cancelled() {
-            self.presses += 1;
-            let running = self.ledger().running(self.user);
-            match (running, self.random.random_range(0..12)) {
-                (None, _) => self.start().await,
-                (Some(session), 0) => self.stop(&session).await,
-                (_, 1 | 2) => self.delete().await,
-                (_, 3..6) => self.look().await,
-                (Some(session), _) => self.capture(&session).await,
-            }
-            let pause = Duration::from_millis(self.random.random_range(500..2700));
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
-        self.town.ledger.lock().unwrap()
-    }
-
-    async fn start(&mut self) {
-        let body = json!({ "roomName": self.room, "quality": "source" });
-        let what = (Method::POST, "/start");
-        let town = Arc::clone(&self.town);
-        let asked =
-            town.ask(&mut self.random, ("start", self.user), what, |request| request.json(&body));
-        let (status, told, _) = asked.await;
-        let id = match status {
-            201 => &told["id"],
-            409 => &told["sessionId"],
-            _ => panic!("starting: {status} {told:#}"),
-        };
-        let id = id.as_str().expect("an id").to_owned();
-        let fresh = Session { user: self.user.to_owned(), stopped: Known::No };
-        self.ledger().sessions.insert(id, fresh);
-    }
-
-    async fn stop(&mut self, session: &str) {
-        let path = format!("/stop/{session}");
-        let town = Arc::clone(&self.town);
-        let what = (Method::POST, path.as_str());
-        let asked = town
-            .ask(&mut self.random, ("stop", self.user), what, |request| request.json(&json!({})));
-        let (status, told, _) = asked.await;
-        assert!(matches!(status, 200 | 409), "stopping: {status} {told:#}");
-        self.ledger().sessions.get_mut(session).expect("known").stopped = Known::Yes;
-    }
-
-    async fn capture(&mut self, session: &str) {
-        let title = format!("{}-{}", self.user, self.presses);
-        let exact = self.random.random_bool(0.2);
-        let body = json!({
-            "sessionId": session, "durationSeconds": self.random.random_range(1..8),
-            "precision": if exact { "exact" } else { "keyframe" }, "title": title,
-        });
-        let town = Arc::clone(&self.town);
-        let asked = town.ask(
-            &mut self.random,
-            ("capture", self.user),
-            (Method::POST, "/capture"),
-            |request| {
-                let request = request.header("Prefer", "respond-async");
-                request.header("Idempotency-Key", &title).json(&body)
-            },
-        );
-        let (status, told, _) = asked.await;
-        let known = match status {
-            201 | 202 => Known::Yes,
-            // nothing was recorded yet
-            409 | 422 => Known::No,
-            _ => panic!("capturing: {status} {told:#}"),
-        };
-        let id = told["id"].as_str().filter(|_| known == Known::Yes).map(str::to_owned);
-        let user = self.user.to_owned();
-        let told = Capture { user, known, id, body, deleted: Known::No };
-        self.ledger().captures.insert(title, told);
-    }
-
-    async fn delete(&mut self) {
-        let found = {
-            let ledger = self.ledger();
-            let own = ledger.captures.iter().filter(|(_, told)| {
-                told.user == self.user && told.known == Known::Yes && told.deleted == Known::No
-            });
-            own.map(|(title, told)| (title.clone(), told.id.clone())).next()
-        };
-        let Some((title, Some(id))) = found else { return };
-        let path = format!("/clips/{id}");
-        let town = Arc::clone(&self.town);
-        let what = (Method::DELETE, path.as_str());
-        let asked = town.ask(&mut self.random, ("delete", self.user), what, |request| request);
-        let (status, told, heard) = asked.await;
-        assert!(status == 200 || (heard && status == 404), "deleting {title}: {status} {told:#}");
-        self.ledger().captures.get_mut(&title).expect("known").deleted = Known::Yes;
-    }
-
-    /// The library, and one clip's file.
-    async fn look(&mut self) {
-        let town = Arc::clone(&self.town);
-        let what = (Method::GET, "/my-clips?limit=100");
-        let asked = town.ask(&mut self.random, ("library", self.user), what, |request| request);
-        let (status, listed, _) = asked.await;
-        assert_eq!(status, 200, "{listed:#}");
-        let ready: Vec<_> = listed["clips"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|clip| clip["status"] == "ready")
-            .collect();
-        let Some(clip) = ready.choose(&mut self.random) else { return };
-        let path = format!("/clips/{}/file", clip["id"].as_str().unwrap());
-        let what = (Method::GET, path.as_str());
-        let asked = town.ask(&mut self.random, ("download", self.user), what, |request| request);
-        let (status, told, _) = asked.await;
-        assert_eq!(status, 200, "{told:#}");
-    }
 }
