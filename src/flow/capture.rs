@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
@@ -73,8 +74,8 @@ pub struct Request {
 pub struct Accepted {
     /// The clip, `processing`.
     pub clip: Clip,
-    /// The secret part of the link that was asked for with it.
-    pub secret: Option<shares::Secret>,
+    /// The link that was asked for with it.
+    pub share_url: Option<String>,
 }
 
 /// Accepts a capture whose request arrived at `arrived_at`; the clip answered is `processing`.
@@ -150,23 +151,47 @@ async fn accept(
     pin::insert(&tx, &clip.session_id, &clip.id, pinned, now).await?;
     let asked_by = request.request_id.clone();
     job::enqueue_render(&tx, &clip.id, &clip.user_id, MAX_ATTEMPTS, asked_by, now).await?;
-    if let Some(claim) = &request.claim {
-        idempotency::keep_in(&tx, claim, kept_answer(&clip.id)).await?;
-    }
     let secret = match request.share {
         Some(order) => shares::keep(&tx, deps, caller, &clip, order).await?,
         None => None,
     };
+    let share_url = secret.map(|secret| shares::address(deps, &secret));
+    if let Some(claim) = &request.claim {
+        let kept = Repeat { clip_id: clip.id.clone(), share_url: share_url.clone() };
+        idempotency::keep_in(&tx, claim, kept.keep()).await?;
+    }
     outbox::commit(deps, tx).await?;
-    Ok(Accepted { clip, secret })
+    Ok(Accepted { clip, share_url })
 }
 
-/// What a repeat of an accepted capture is told: which clip it was. The door answers with that clip as it then is.
-fn kept_answer(id: &ClipId) -> idempotency::Kept {
-    idempotency::Kept {
-        status: 202,
-        body: json!({ "clipId": id }).to_string(),
-        location: Some(id.as_str().to_owned()),
+/// What is kept of an accepted capture or trim for repeats of it: which clip it was, and what is told once. The door
+/// answers with that clip as it then is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repeat {
+    /// The clip.
+    pub clip_id: ClipId,
+    /// The link that was made with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_url: Option<String>,
+}
+
+impl Repeat {
+    pub(super) fn keep(&self) -> idempotency::Kept {
+        idempotency::Kept {
+            status: 202,
+            body: json!(self).to_string(),
+            location: Some(self.clip_id.as_str().to_owned()),
+        }
+    }
+
+    /// What was kept.
+    ///
+    /// # Errors
+    /// `internal` for what [`keep`](Self::keep) did not write.
+    pub fn of(kept: &idempotency::Kept) -> Result<Repeat> {
+        serde_json::from_str(&kept.body)
+            .map_err(|error| Error::internal("reading a kept answer", error))
     }
 }
 

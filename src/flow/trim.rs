@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
@@ -127,9 +126,8 @@ async fn accept(
     )
     .await?;
     if let Some(claim) = claim {
-        let body = json!({ "clipId": row.id }).to_string();
-        let location = Some(row.id.as_str().to_owned());
-        idempotency::keep_in(&tx, claim, idempotency::Kept { status: 202, body, location }).await?;
+        let kept = capture::Repeat { clip_id: row.id.clone(), share_url: None };
+        idempotency::keep_in(&tx, claim, kept.keep()).await?;
     }
     if held.elapsed() > ACCEPT_WITHIN {
         let late = Error::new(Code::Overloaded, "The database is too slow at the moment.");

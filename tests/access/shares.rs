@@ -109,18 +109,21 @@ impl Story<'_> {
 
     /// Asks for a capture with a share, and waits for both.
     async fn capture(&self, share: Value) -> Value {
-        let (status, clip) = self.capture_as(share, "wait=60").await;
+        let (status, clip) = self.capture_as(share, "wait=60", None).await;
         assert_eq!((status, &clip["status"]), (201, &json!("ready")), "{clip:#}");
         clip
     }
 
-    async fn capture_as(&self, mut share: Value, prefer: &str) -> (u16, Value) {
+    async fn capture_as(&self, mut share: Value, prefer: &str, key: Option<&str>) -> (u16, Value) {
         share["sessionId"] = json!(self.world.fill("", "{session}"));
         share["startSeconds"] = json!(1);
         share["endSeconds"] = json!(3);
         let app = self.app();
         let request = app.http.post(format!("{}/capture", app.base)).header("Prefer", prefer);
-        let request = request.bearer_auth(&self.world.tokens["owner"]).json(&share);
+        let mut request = request.bearer_auth(&self.world.tokens["owner"]).json(&share);
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
         let answer = request.send().await.expect("an answer");
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
@@ -139,9 +142,9 @@ impl Story<'_> {
     async fn a_capture_is_shared_when_it_is_ready(&self) {
         let dm = || json!({ "shareOption": "dm", "targetUserId": "other" });
         // asked for while nobody works; one delivery is then taken up by somebody who dies, one by nobody
-        let (status, interrupted) = self.capture_as(dm(), "respond-async").await;
+        let (status, interrupted) = self.capture_as(dm(), "respond-async", None).await;
         assert_eq!(status, 202, "{interrupted:#}");
-        let (_, begun_late) = self.capture_as(dm(), "respond-async").await;
+        let (_, begun_late) = self.capture_as(dm(), "respond-async", None).await;
         for clip in [&interrupted, &begun_late] {
             let id = clip["clipId"].as_str().expect("an id");
             let now = self.app().deps.clock.now().as_micros();
@@ -171,6 +174,16 @@ impl Story<'_> {
         assert_eq!(self.status(clip["shareUrl"].as_str().expect("an address")).await, 200);
         assert!(self.shown(&clip).await.get("shareUrl").is_none());
 
+        // whose answer got lost asks again, and is told the link that there is
+        let link = || json!({ "shareOption": "link" });
+        let (_, first) = self.capture_as(link(), "respond-async", Some("lost")).await;
+        let (_, again) = self.capture_as(link(), "wait=60", Some("lost")).await;
+        assert_eq!(again["status"], "ready", "{again:#}");
+        assert_eq!(again["clipId"], first["clipId"]);
+        assert_eq!(again["shareUrl"], first["shareUrl"]);
+        assert_eq!(self.status(again["shareUrl"].as_str().expect("an address")).await, 200);
+        assert_eq!(self.shares_of(&again).await.len(), 1, "one link");
+
         // what somebody else took up is his, until it is clear that he is gone
         for clip in [&interrupted, &begun_late] {
             self.app()
@@ -196,7 +209,7 @@ impl Story<'_> {
             (json!({ "shareOption": "dm" }), "targetUserId"),
             (json!({ "shareOption": "link", "targetChannelId": "general" }), "targetChannelId"),
         ] {
-            let (status, refused) = self.capture_as(share, "respond-async").await;
+            let (status, refused) = self.capture_as(share, "respond-async", None).await;
             assert_eq!((status, &refused["errors"][0]["field"]), (422, &json!(field)));
         }
         worker.stop().await;

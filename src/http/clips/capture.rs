@@ -26,10 +26,10 @@ use crate::{
     },
     error::{Code, Error, Result},
     flow::{
-        capture::{self, Accepted, Clip, GapPolicy, Visibility},
+        capture::{self, Accepted, Clip, GapPolicy, Repeat, Visibility},
         idempotency::{self, Begun, Claim},
         library,
-        shares::{Destination, Order, Secret, address},
+        shares::{Destination, Order},
         trim,
     },
     http::{
@@ -191,9 +191,9 @@ impl Once<'_> {
             && let Begun::Repeat(kept) =
                 idempotency::begin(&state.deps, claim, hash, ACCEPT_LEASE).await?
         {
-            let id = ClipId::new(kept.location.unwrap_or_default());
+            let Repeat { clip_id, share_url } = Repeat::of(&kept)?;
             // also a failure is a repeat: of a capture that was accepted once and counted once
-            let again = respond(state, caller, &id, None, patience).await;
+            let again = respond(state, caller, &clip_id, share_url, patience).await;
             return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
         }
         // the first of its key, and now it counts
@@ -212,8 +212,8 @@ impl Once<'_> {
             }
             outcome
         });
-        let Accepted { clip, secret } = accepted.await?;
-        respond(state, caller, &clip.id, secret, patience).await
+        let Accepted { clip, share_url } = accepted.await?;
+        respond(state, caller, &clip.id, share_url, patience).await
     }
 }
 
@@ -277,7 +277,7 @@ pub(super) async fn trim(
             request_id: Some(request_id),
         };
         let clip = trim::trim(&deps, &who, request).await?;
-        Ok(Accepted { clip, secret: None })
+        Ok(Accepted { clip, share_url: None })
     };
     once.accept(&hash, allowance, accept).await
 }
@@ -352,7 +352,7 @@ async fn respond(
     state: &AppState,
     caller: &Caller,
     id: &ClipId,
-    secret: Option<Secret>,
+    share_url: Option<String>,
     patience: Patience,
 ) -> Answer<Response> {
     let longest = patience.longest.unwrap_or_default();
@@ -367,7 +367,7 @@ async fn respond(
         _ => StatusCode::ACCEPTED,
     };
     let mut body = shape::clip(&state.deps, caller, &clip);
-    body.share_url = secret.map(|secret| address(&state.deps, &secret));
+    body.share_url = share_url;
     let mut response = (status, Json(body)).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&shape::location(&clip)) {

@@ -95,8 +95,8 @@ pub struct ClipBody {
     /// Of the capture's `shareOption`: the app's name of the message; for the owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
-    /// Of the capture's `shareOption` `link`: works without a login once the clip is ready. Told once, in the answer
-    /// to the capture.
+    /// Of the capture's `shareOption` `link`: works without a login once the clip is ready. Told in the answer to
+    /// the capture and to its repeats under the same `Idempotency-Key`, and nowhere else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) share_url: Option<String>,
     #[schema(value_type = String, format = DateTime)]
