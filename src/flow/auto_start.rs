@@ -2,7 +2,7 @@
 //! request, by database roles alone, because there is no token.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,27 +27,43 @@ use crate::{
 /// How often the room is asked while waiting for the share's audio.
 const AUDIO_POLL: Duration = Duration::from_millis(250);
 
+/// After a start of a share that failed.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+
 /// Rooms or shares looked at side by side.
 const AT_ONCE: usize = 16;
 
 /// Shares remembered; beyond it everything is forgotten, because they are made outside.
 const MOST_SEEN: usize = 10_000;
 
-/// Shares about which it was decided, in this process: a no counts for as long as the share is published, whatever
-/// changes meanwhile.
+/// Shares that this process has seen.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<HashSet<TrackId>>);
+pub struct Seen(Mutex<HashMap<TrackId, Sight>>);
+
+/// How a share was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// It was decided about: a no counts for as long as the share is published, whatever changes meanwhile.
+    Decided,
+    /// Its user was being recorded elsewhere. If he stops that, he does not want this recorded either: he had published
+    /// it before.
+    Behind,
+}
 
 impl Seen {
-    fn insert(&self, track: TrackId) {
+    fn insert(&self, track: TrackId, sight: Sight) {
         let mut tracks = self.tracks();
         if tracks.len() >= MOST_SEEN {
             tracks.clear();
         }
-        tracks.insert(track);
+        tracks.insert(track, sight);
     }
 
-    fn tracks(&self) -> MutexGuard<'_, HashSet<TrackId>> {
+    fn is(&self, track: &TrackId, sight: Sight) -> bool {
+        self.tracks().get(track) == Some(&sight)
+    }
+
+    fn tracks(&self) -> MutexGuard<'_, HashMap<TrackId, Sight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +88,8 @@ pub async fn consider(
 }
 
 /// Shares that nobody told us of, or could not be started when we were told: a webhook comes once, and may get lost. A
-/// share that was recorded before is left alone, however that ended. Says how many started.
+/// share that was recorded before is left alone, however that ended; one whose start failed is tried again, less and less
+/// often. Says how many started.
 ///
 /// # Errors
 /// Those of the database, and of LiveKit when it does not list its rooms.
@@ -94,8 +111,9 @@ pub async fn catch_up(deps: &Deps) -> Result<u64> {
     let new: Vec<_> = {
         let mut seen = deps.shares_seen.tracks();
         // nothing is concluded from a room that did not say who is there
-        seen.retain(|track| !all_said || there.contains(track));
-        shares.iter().filter(|share| !seen.contains(&share.track)).collect()
+        seen.retain(|track, _| !all_said || there.contains(track));
+        let decided = |track| seen.get(track) == Some(&Sight::Decided);
+        shares.iter().filter(|share| !decided(&share.track)).collect()
     };
     let work: Vec<_> = new.into_iter().map(|share| make_up(deps, share)).collect();
     let started: Vec<bool> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
@@ -122,9 +140,9 @@ async fn shares_in(deps: &Deps, room: &RoomName) -> Option<Vec<Published>> {
 }
 
 async fn make_up(deps: &Deps, share: &Published) -> bool {
-    let done = match was_recorded(deps, share).await {
-        Ok(false) => decide(deps, share).await,
-        no => no.map(|_| false),
+    let done = match is_open(deps, share).await {
+        Ok(true) => decide(deps, share).await,
+        no => no,
     };
     done.unwrap_or_else(|error| {
         tracing::warn!(error = %error.chain(), "a share waits for the next pass to start");
@@ -132,38 +150,70 @@ async fn make_up(deps: &Deps, share: &Published) -> bool {
     })
 }
 
-/// Whether the user's newest session recorded this share; one of an older release counts as if it had.
-async fn was_recorded(deps: &Deps, share: &Published) -> Result<bool> {
+/// Whether it may be started now: the user's newest session did not record this share (one of an older release counts as
+/// if it had), or was never accepted, some time ago.
+async fn is_open(deps: &Deps, share: &Published) -> Result<bool> {
     let Some(user) = deps.config.livekit.identity_pattern.user_of(&share.identity) else {
-        return Ok(false);
+        return Ok(true);
     };
-    let newest = session::find_newest_of_user(deps.db.conn(), &user).await?;
-    Ok(newest.is_some_and(|newest| newest.video_track_id.is_none_or(|track| track == share.track)))
+    let Some(newest) = session::find_newest_of_user(deps.db.conn(), &user).await? else {
+        return Ok(true);
+    };
+    match &newest.video_track_id {
+        Some(track) if *track != share.track => Ok(true),
+        Some(track) if newest.end_reason == Some(EndReason::StartFailed) => {
+            let failed = session::count_failed_starts(deps.db.conn(), &user, track).await?;
+            Ok(newest.created_at.plus(pause_after(failed)) <= deps.clock.now())
+        }
+        _ => Ok(false),
+    }
 }
 
-/// Starts, or says no once and for all; says whether it started. An error decides nothing.
+/// Each failed start is a session and an event: half a minute, doubled each time, at most half an hour.
+fn pause_after(failed: u64) -> Duration {
+    let doubled = u32::try_from(failed.saturating_sub(1)).unwrap_or(u32::MAX).min(6);
+    FIRST_PAUSE * 2_u32.pow(doubled)
+}
+
+/// What becomes of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Started,
+    /// For as long as it is published.
+    No,
+    /// To be asked again.
+    Later,
+}
+
+/// Starts, or says no once and for all, or waits; says whether it started. An error decides nothing.
 async fn decide(deps: &Deps, share: &Published) -> Result<bool> {
-    let started = try_start(deps, share).await?;
-    deps.shares_seen.insert(share.track.clone());
-    Ok(started)
+    let decision = try_start(deps, share).await?;
+    let later = decision == Decision::Later;
+    deps.shares_seen
+        .insert(share.track.clone(), if later { Sight::Behind } else { Sight::Decided });
+    Ok(decision == Decision::Started)
 }
 
-async fn try_start(deps: &Deps, share: &Published) -> Result<bool> {
+async fn try_start(deps: &Deps, share: &Published) -> Result<Decision> {
     let Published { room, identity, track } = share;
     let Some(user) = deps.config.livekit.identity_pattern.user_of(identity) else {
-        return Ok(false);
+        return Ok(Decision::No);
     };
     let arrived_at = deps.clock.now();
-    let Some(community_id) = room::community(deps, room).await? else { return Ok(false) };
+    let Some(community_id) = room::community(deps, room).await? else { return Ok(Decision::No) };
     let wanted = community::find(deps.db.conn(), &community_id)
         .await?
         .is_some_and(|community| community.auto_start && community.enabled);
     if !wanted
-        || session::find_holding(deps.db.conn(), &user).await?.is_some()
         || !own::wants_auto_start(deps, &user).await?
         || is_barred(deps, &user, track).await?
     {
-        return Ok(false);
+        return Ok(Decision::No);
+    }
+    if let Some(holding) = session::find_holding(deps.db.conn(), &user).await? {
+        // it may be one whose share is over and only waited for, while its user is sharing here now
+        let elsewhere = holding.video_track_id.as_ref() != Some(track);
+        return Ok(if elsewhere { Decision::Later } else { Decision::No });
     }
     wait_for_audio(deps, room, &user).await?;
     let request = StartRequest {
@@ -173,15 +223,16 @@ async fn try_start(deps: &Deps, share: &Published) -> Result<bool> {
         video: None,
         audio: None,
         identity: None,
+        held: None,
     };
     match start::start(deps, Starter::Automatic(&user), &request, arrived_at).await {
         Ok(session) => {
             tracing::info!(session.id = %session.id, user.id = %user, "replay buffer started by itself");
-            Ok(true)
+            Ok(Decision::Started)
         }
         Err(error) if is_a_plain_no(error.code()) => {
             tracing::info!(user.id = %user, code = %error.code(), "no automatic start");
-            Ok(false)
+            Ok(Decision::No)
         }
         Err(error) => Err(error),
     }
@@ -207,6 +258,9 @@ async fn is_barred(deps: &Deps, user: &UserId, track: &TrackId) -> Result<bool> 
     };
     if !matches!(newest.end_reason, Some(EndReason::StoppedByUser | EndReason::Discarded)) {
         return Ok(false);
+    }
+    if deps.shares_seen.is(track, Sight::Behind) {
+        return Ok(true);
     }
     if let Some(recorded) = &newest.video_track_id {
         return Ok(recorded == track);

@@ -198,6 +198,17 @@ pub async fn find_newest_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Optio
         .map_err(|error| db_error("reading the user's newest session", error))
 }
 
+/// How often the recording of this share of the user's was not accepted.
+pub async fn count_failed_starts<C: Conn>(db: &C, user: &UserId, track: &TrackId) -> Result<u64> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .filter(Column::VideoTrackId.eq(track.clone()))
+        .filter(Column::EndReason.eq(EndReason::StartFailed))
+        .count(db)
+        .await
+        .map_err(|error| db_error("counting failed starts", error))
+}
+
 /// All sessions there are rows of that are the user's.
 pub async fn list_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Vec<Model>> {
     Entity::find()

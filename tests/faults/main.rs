@@ -2,6 +2,7 @@
 //! event tells of it, and that everything goes on when the fault is over, without a restart. `docs/faults.md` is the table.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod auto_start;
 mod bounds;
 mod clock;
 mod cuttable;
