@@ -236,6 +236,8 @@ async fn take_over(deps: &Deps) -> Result<(), Failure> {
         if expired > 0 {
             tracing::info!(starts = expired, "giving up what the process before had begun");
         }
+        // repeats of what it was doing need not wait until it counts as dead
+        store::idempotency::release_open(deps.db.conn()).await?;
         // an FFmpeg that outlived its service may still write there; the sweep comes by again
         if let Err(error) = flow::sweep::run_at_start(deps).await {
             tracing::warn!(error = error.chain(), "work files of the process before stay for now");

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::{
     Deps, authorize, crash, idempotency, index,
     material::Material,
-    outbox, probe, queue, shares,
+    outbox, probe, queue,
+    shares::{self, Covered},
     stores::{self, Which},
 };
 use crate::{
@@ -62,7 +63,7 @@ pub struct Request {
     /// Who may see it; private unless said.
     pub visibility: Option<Visibility>,
     /// The key under which the answer is kept.
-    pub claim: Option<idempotency::Claim>,
+    pub held: Option<idempotency::Held>,
     /// For rows and logs.
     pub request_id: Option<String>,
     /// Who gets a link to the clip when it is ready.
@@ -151,16 +152,17 @@ async fn accept(
     pin::insert(&tx, &clip.session_id, &clip.id, pinned, now).await?;
     let asked_by = request.request_id.clone();
     job::enqueue_render(&tx, &clip.id, &clip.user_id, MAX_ATTEMPTS, asked_by, now).await?;
-    let secret = match request.share {
+    let shared = match request.share {
         Some(order) => shares::keep(&tx, deps, caller, &clip, order).await?,
         None => None,
     };
-    let share_url = secret.map(|secret| shares::address(deps, &secret));
-    if let Some(claim) = &request.claim {
-        let kept = Repeat { clip_id: clip.id.clone(), share_url: share_url.clone() };
-        idempotency::keep_in(&tx, claim, kept.keep()).await?;
+    if let Some(held) = &request.held {
+        let link = shared.as_ref().map(|shared| Covered::of(deps, shared));
+        let kept = Repeat { clip_id: clip.id.clone(), link };
+        idempotency::keep_in(&tx, held, kept.keep()).await?;
     }
     outbox::commit(deps, tx).await?;
+    let share_url = shared.map(|shared| shares::address(deps, &shared.secret));
     Ok(Accepted { clip, share_url })
 }
 
@@ -173,7 +175,7 @@ pub struct Repeat {
     pub clip_id: ClipId,
     /// The link that was made with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub share_url: Option<String>,
+    pub link: Option<Covered>,
 }
 
 impl Repeat {

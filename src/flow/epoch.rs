@@ -4,7 +4,9 @@
 use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
 use super::{
-    Deps, crash, outbox,
+    Deps, crash,
+    idempotency::{self, Held, Kept},
+    outbox,
     stores::{self, Which},
 };
 use crate::{
@@ -31,6 +33,9 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 const DIRECTORY_DEADLINE: Duration = Duration::from_secs(5);
 /// A path of ours has five levels, and each may be tidied away once while it is empty.
 const LEVELS_LOST: usize = 5;
+
+/// What a repeat of the request is told, and the key that it has.
+pub type Told = (Held, Kept);
 
 /// The row of epoch `number`, to be inserted before anything happens.
 pub fn new_row(
@@ -79,9 +84,14 @@ pub fn new_row(
 }
 
 /// Makes the directory and starts the egress of an epoch whose row was just inserted. On an error the row is ended;
-/// whatever LiveKit starts all the same is found by its path and stopped.
-pub async fn launch(deps: &Deps, session: &session::Model, row: epoch::Model) -> Result<()> {
-    match try_launch(deps, session, &row).await {
+/// whatever LiveKit starts all the same is found by its path and stopped. `told` is kept in the transaction that accepts.
+pub async fn launch(
+    deps: &Deps,
+    session: &session::Model,
+    row: epoch::Model,
+    told: Option<Told>,
+) -> Result<()> {
+    match try_launch(deps, session, &row, told).await {
         Ok(()) => Ok(()),
         Err(error) => {
             end(deps, &row, "start_failed", Some(error.chain())).await?;
@@ -90,14 +100,19 @@ pub async fn launch(deps: &Deps, session: &session::Model, row: epoch::Model) ->
     }
 }
 
-async fn try_launch(deps: &Deps, session: &session::Model, row: &epoch::Model) -> Result<()> {
+async fn try_launch(
+    deps: &Deps,
+    session: &session::Model,
+    row: &epoch::Model,
+    told: Option<Told>,
+) -> Result<()> {
     make_directory(deps, &row.path).await?;
     crash::point("after-directory");
     let sent_at = deps.clock.now();
     let fact = deps.livekit.start_egress(&order(deps, session, row)).await?;
     let answered_at = deps.clock.now();
     crash::point("after-start-egress");
-    keep_answer(deps, row, &fact, sent_at, answered_at).await
+    keep_answer(deps, row, &fact, (sent_at, answered_at), told).await
 }
 
 fn order(deps: &Deps, session: &session::Model, row: &epoch::Model) -> EgressOrder {
@@ -123,8 +138,8 @@ async fn keep_answer(
     deps: &Deps,
     row: &epoch::Model,
     fact: &EgressFact,
-    sent_at: Timestamp,
-    answered_at: Timestamp,
+    (sent_at, answered_at): (Timestamp, Timestamp),
+    told: Option<Told>,
 ) -> Result<()> {
     let offset = fact.requested_at.map(|host| timeline::clock_offset(sent_at, answered_at, host));
     let change = epoch::ActiveModel {
@@ -135,7 +150,7 @@ async fn keep_answer(
         clock_offset_us: Set(offset),
         ..Default::default()
     };
-    let kept = keep_in_row(deps, row, change).await;
+    let kept = keep_in_row(deps, row, change, told).await;
     if matches!(kept, Ok(true)) {
         return Ok(());
     }
@@ -148,7 +163,12 @@ async fn keep_answer(
 }
 
 /// Whether the epoch was still open and its session still holds its place.
-async fn keep_in_row(deps: &Deps, row: &epoch::Model, change: epoch::ActiveModel) -> Result<bool> {
+async fn keep_in_row(
+    deps: &Deps,
+    row: &epoch::Model,
+    change: epoch::ActiveModel,
+    told: Option<Told>,
+) -> Result<bool> {
     let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
     let tx = deps.db.begin().await?;
     // the session first: whoever indexes its first media waits here, or came before
@@ -157,6 +177,9 @@ async fn keep_in_row(deps: &Deps, row: &epoch::Model, change: epoch::ActiveModel
     let held = locked.filter(|session| kept && session.status.holds_place());
     if let Some(session) = &held {
         outbox::epoch_accepted(&tx, session, row.number, deps.clock.now()).await?;
+        if let Some((key, kept)) = told {
+            idempotency::keep_in(&tx, &key, kept).await?;
+        }
     }
     outbox::commit(deps, tx).await?;
     Ok(held.is_some())
@@ -209,7 +232,7 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
     store::commit(tx).await?;
     crash::point("after-row");
     metrics::counter!("livekit_replay_epochs_restarted_total").increment(1);
-    launch(deps, session, row).await
+    launch(deps, session, row, None).await
 }
 
 /// Our own directories before the egress starts: both sides can write, and we can delete.

@@ -18,7 +18,7 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How often a waiting repeat looks again when no bell rings (the first may run on another replica).
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// A key held by the request that runs.
+/// A key that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Whose.
@@ -27,6 +27,21 @@ pub struct Claim {
     pub route: &'static str,
     /// The caller's words: 1 to 255 visible ASCII characters.
     pub key: String,
+}
+
+/// A key held by the request that runs. One that took longer than its lease may find it held by another: it must not be
+/// accepted then, and frees nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    claim: Claim,
+    since: Timestamp,
+}
+
+impl Held {
+    fn row(&self) -> idempotency::Held<'_> {
+        let Claim { user, route, key } = &self.claim;
+        idempotency::Held { user, route, key, since: self.since }
+    }
 }
 
 /// An answer given before.
@@ -44,7 +59,7 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
     /// The first of its key: do the thing, then [`keep_in`] or [`release`].
-    First,
+    First(Held),
     /// A repeat: give this answer.
     Repeat(Kept),
 }
@@ -71,7 +86,7 @@ pub async fn begin(
         let bell = deps.wake.clips.notified();
         let now = deps.clock.now();
         if idempotency::claim(deps.db.conn(), row(claim, request_hash, lease, now)).await? {
-            return Ok(Begun::First);
+            return Ok(Begun::First(Held { claim: claim.clone(), since: now }));
         }
         let found = idempotency::find(deps.db.conn(), &claim.user, claim.route, &claim.key).await?;
         let Some(found) = found else { continue };
@@ -107,30 +122,29 @@ pub async fn begin(
     }
 }
 
-/// Keeps the answer of the claim's request. Pass the transaction that accepts.
-pub async fn keep_in<C: Conn>(db: &C, claim: &Claim, kept: Kept) -> Result<()> {
-    idempotency::keep(
-        db,
-        &claim.user,
-        claim.route,
-        &claim.key,
-        i32::from(kept.status),
-        kept.body,
-        kept.location,
-    )
-    .await
+/// Keeps the answer of the request that holds the key. Pass the transaction that accepts.
+///
+/// # Errors
+/// `overloaded` if this took so long that a repeat was let through: that one is accepted, and this must not be.
+pub async fn keep_in<C: Conn>(db: &C, held: &Held, kept: Kept) -> Result<()> {
+    let Kept { status, body, location } = kept;
+    if idempotency::keep(db, held.row(), i32::from(status), body, location).await? {
+        return Ok(());
+    }
+    let detail = "This took too long, and a repeat of it was let through.";
+    Err(Error::new(Code::Overloaded, detail).retryable())
 }
 
 /// Keeps the answer of a request that has no transaction to keep it in.
-pub async fn keep(deps: &Deps, claim: &Claim, kept: Kept) -> Result<()> {
-    keep_in(deps.db.conn(), claim, kept).await?;
+pub async fn keep(deps: &Deps, held: &Held, kept: Kept) -> Result<()> {
+    keep_in(deps.db.conn(), held, kept).await?;
     deps.wake.clips.notify_waiters();
     Ok(())
 }
 
 /// Frees the key of a request that was not accepted.
-pub async fn release(deps: &Deps, claim: &Claim) -> Result<()> {
-    idempotency::release(deps.db.conn(), &claim.user, claim.route, &claim.key).await?;
+pub async fn release(deps: &Deps, held: &Held) -> Result<()> {
+    idempotency::release(deps.db.conn(), held.row()).await?;
     deps.wake.clips.notify_waiters();
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Shares: a link to a clip that works without a login, kept by its owner or delivered by the app. Who holds the link
 //! sees the clip until the link expires, is deleted, the clip's visibility is narrowed, or the clip goes.
 
+mod cover;
 mod wishes;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -28,6 +29,7 @@ use crate::{
     store::{self, clip, share, wish},
 };
 
+pub use cover::Covered;
 pub use wishes::{catch_up, fulfil};
 pub(super) use wishes::{check_order, is_open, keep};
 
@@ -181,6 +183,10 @@ async fn make(deps: &Deps, share: &Share, wished: bool) -> Result<()> {
     if wished && wish::find(&tx, &share.clip_id).await?.is_none() {
         // taken back while it was taken up
         return Err(Error::not_found("share"));
+    }
+    if wished {
+        // of an earlier try whose commit was not answered: nobody was told its link
+        share::delete(&tx, &share.clip_id, &share.id).await?;
     }
     let now = clip::load(&tx, &share.clip_id).await?;
     if now.status != ClipStatus::Ready {

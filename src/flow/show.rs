@@ -82,6 +82,20 @@ pub async fn plain(deps: &Deps, session: session::Model, for_admin: bool) -> Res
     Ok(Shown { session, epoch, buffer: None, for_admin })
 }
 
+/// A session that was just accepted: what cannot be read of it now is left out.
+pub async fn started(deps: &Deps, session: session::Model) -> Shown {
+    let epoch = epoch::find(deps.db.conn(), &session.id, session.current_epoch).await;
+    Shown { session, epoch: epoch.unwrap_or_default(), buffer: None, for_admin: false }
+}
+
+/// The same later.
+///
+/// # Errors
+/// `not_found`.
+pub async fn started_before(deps: &Deps, id: &SessionId) -> Result<Shown> {
+    Ok(started(deps, session::load(deps.db.conn(), id).await?).await)
+}
+
 /// A session with its buffer.
 pub async fn with_buffer(deps: &Deps, id: &SessionId, for_admin: bool) -> Result<Shown> {
     let material = Material::load(deps.db.conn(), id).await?;

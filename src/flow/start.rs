@@ -3,12 +3,18 @@
 //! Row first: whatever dies between the row and LiveKit's answer leaves a row that says what to look for, and an
 //! egress that turns up under its path later is stopped. An error answer means that this call records nothing.
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
 use super::{
     Deps,
     audit_log::{self, Line},
     authorize, crash,
     disk::{self, Room},
-    epoch, place, room,
+    epoch,
+    idempotency::{Held, Kept},
+    place, room,
 };
 use crate::{
     access::{Caller, EVERYWHERE, Permission},
@@ -25,6 +31,9 @@ use crate::{
     store::{self, community::Place, session},
 };
 
+/// Between two tries to end what was refused.
+const END_AGAIN: Duration = Duration::from_secs(1);
+
 /// What a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartRequest {
@@ -40,6 +49,8 @@ pub struct StartRequest {
     pub audio: Option<TrackId>,
     /// Somebody else's (or one's own other) participant.
     pub identity: Option<Identity>,
+    /// The key under which the answer is kept.
+    pub held: Option<Held>,
 }
 
 /// Who starts, and with which rights.
@@ -83,16 +94,52 @@ pub async fn start(
     let row = new_row(deps, starter, request, community, &chosen, arrived_at);
     let first = accept(deps, starter, row.clone(), &chosen, &room).await?;
     crash::point("after-row");
-    match epoch::launch(deps, &row, first).await {
+    let told = request.held.clone().map(|held| (held, Accepted::of(&row).keep()));
+    match epoch::launch(deps, &row, first, told).await {
         Ok(()) => {
+            crash::point("after-start-commit");
             tracing::info!(session.id = %row.id, user.id = %row.user_id, "replay buffer started");
             metrics::counter!("livekit_replay_sessions_started_total").increment(1);
-            session::load(deps.db.conn(), &row.id).await
+            // it records: whatever can be read of it now, the answer is yes
+            Ok(session::load(deps.db.conn(), &row.id).await.unwrap_or(row))
         }
         Err(error) => {
-            place::fail_start(deps, &row).await?;
+            give_up(deps, row).await;
             Err(error)
         }
+    }
+}
+
+/// What was refused records nothing, now or later: its session is ended, if need be as soon as the database is back.
+async fn give_up(deps: &Deps, row: session::Model) {
+    let Err(error) = place::fail_start(deps, &row).await else { return };
+    tracing::warn!(session.id = %row.id, error = error.chain(), "a refused start is ended later");
+    let deps = deps.clone();
+    deps.tasks.clone().spawn(async move {
+        let ended = async {
+            while place::fail_start(&deps, &row).await.is_err() {
+                tokio::time::sleep(END_AGAIN).await;
+            }
+        };
+        deps.stop.run_until_cancelled(ended).await;
+    });
+}
+
+/// What is kept of a start in the transaction that accepts it, for repeats that come before there is an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Accepted {
+    /// The session.
+    pub session_id: SessionId,
+}
+
+impl Accepted {
+    fn of(row: &session::Model) -> Accepted {
+        Accepted { session_id: row.id.clone() }
+    }
+
+    fn keep(&self) -> Kept {
+        Kept { status: 201, body: serde_json::json!(self).to_string(), location: None }
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Request {
     /// Exact unless said.
     pub precision: Option<Precision>,
     /// The key under which the answer is kept.
-    pub claim: Option<idempotency::Claim>,
+    pub held: Option<idempotency::Held>,
     /// For rows and logs.
     pub request_id: Option<String>,
 }
@@ -80,7 +80,7 @@ pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip
     let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
     hold(deps, &video, &files.source).await?;
     crash::point("after-hold");
-    if let Err(error) = accept(deps, &source, &row, request.claim.as_ref()).await {
+    if let Err(error) = accept(deps, &source, &row, request.held.as_ref()).await {
         // a commit whose answer got lost may have happened: then the row needs it
         if matches!(clip::find(deps.db.conn(), &row.id).await, Ok(None)) {
             files.release_source().await;
@@ -101,7 +101,7 @@ async fn accept(
     deps: &Deps,
     source: &Clip,
     row: &Clip,
-    claim: Option<&idempotency::Claim>,
+    key: Option<&idempotency::Held>,
 ) -> Result<()> {
     let held = Instant::now();
     let tx = deps.db.begin().await?;
@@ -125,9 +125,9 @@ async fn accept(
         row.created_at,
     )
     .await?;
-    if let Some(claim) = claim {
-        let kept = capture::Repeat { clip_id: row.id.clone(), share_url: None };
-        idempotency::keep_in(&tx, claim, kept.keep()).await?;
+    if let Some(key) = key {
+        let kept = capture::Repeat { clip_id: row.id.clone(), link: None };
+        idempotency::keep_in(&tx, key, kept.keep()).await?;
     }
     if held.elapsed() > ACCEPT_WITHIN {
         let late = Error::new(Code::Overloaded, "The database is too slow at the moment.");

@@ -1,23 +1,21 @@
-//! `Idempotency-Key` as a header, and the wrapper for routes whose repeats get the first answer. The rules are in
-//! `flow::idempotency`.
+//! `Idempotency-Key` as a header, and what routes that take one have in common. The rules are in `flow::idempotency`.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use axum::{
-    Json,
     extract::FromRequestParts,
-    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
+    http::{HeaderName, HeaderValue, request::Parts},
+    response::Response,
 };
 use serde_json::Value;
 
-use super::error::{Answer, Problem};
+use super::error::Problem;
 use crate::{
     domain::id::UserId,
     error::{Error, Result},
     flow::{
         Deps,
-        idempotency::{self, Begun, Claim, Kept},
+        idempotency::{self, Claim},
     },
 };
 
@@ -59,58 +57,6 @@ pub fn body_hash(body: &Value) -> String {
     blake3::hash(body.to_string().as_bytes()).to_hex().to_string()
 }
 
-/// An accepted answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    /// 2xx.
-    pub status: StatusCode,
-    /// The JSON.
-    pub body: Value,
-    /// The made thing's address.
-    pub location: Option<String>,
-}
-
-impl IntoResponse for Reply {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body)).into_response();
-        if let Some(location) = self.location.and_then(|text| HeaderValue::from_str(&text).ok()) {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
-        response
-    }
-}
-
-/// Runs `first` to its end, also if the caller hangs up, and answers what it answered; a repeat of the claim's key
-/// gets that answer again. `lease` is the longest `first` may take.
-pub async fn answer_once<F>(
-    deps: &Deps,
-    claim: Option<Claim>,
-    request_hash: &str,
-    lease: Duration,
-    first: F,
-) -> Answer<Response>
-where
-    F: Future<Output = Result<Reply>> + Send + 'static,
-{
-    if let Some(claim) = &claim
-        && let Begun::Repeat(kept) = idempotency::begin(deps, claim, request_hash, lease).await?
-    {
-        return Ok(replayed(reply_of(kept)?.into_response()));
-    }
-    let own = deps.clone();
-    let work = async move {
-        let outcome = first.await;
-        if let Some(claim) = &claim {
-            match &outcome {
-                Ok(reply) => idempotency::keep(&own, claim, kept_of(reply)).await?,
-                Err(_) => idempotency::release(&own, claim).await?,
-            }
-        }
-        outcome
-    };
-    Ok(finish(deps, work).await?.into_response())
-}
-
 /// Runs `work` in a task of its own: a caller who hangs up does not tear it apart.
 pub(super) async fn finish<T, F>(deps: &Deps, work: F) -> Result<T>
 where
@@ -125,22 +71,6 @@ where
 pub(super) fn replayed(mut response: Response) -> Response {
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
-}
-
-fn kept_of(reply: &Reply) -> Kept {
-    Kept {
-        status: reply.status.as_u16(),
-        body: reply.body.to_string(),
-        location: reply.location.clone(),
-    }
-}
-
-fn reply_of(kept: Kept) -> Result<Reply> {
-    let status = StatusCode::from_u16(kept.status)
-        .map_err(|error| Error::internal("repeating an answer", error))?;
-    let body = serde_json::from_str(&kept.body)
-        .map_err(|error| Error::internal("repeating an answer", error))?;
-    Ok(Reply { status, body, location: kept.location })
 }
 
 #[cfg(test)]

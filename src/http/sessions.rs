@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -11,7 +17,7 @@ use super::{
     AppState, address,
     error::Problem,
     extract::{Arrived, HashedBody, Path, Query},
-    idempotency::{Key, Reply, answer_once},
+    idempotency::{Key, finish, replayed},
     limits::Allowance,
 };
 use crate::{
@@ -24,8 +30,14 @@ use crate::{
         sizes::Quality,
         time::Timestamp,
     },
-    error::{Code, Error},
-    flow::{self, Deps, admin::Session, show::Shown, start::StartRequest, start::Starter},
+    error::{Code, Error, Result},
+    flow::{
+        self, Deps,
+        admin::Session,
+        idempotency::{self, Begun, Kept},
+        show::Shown,
+        start::{Accepted, StartRequest, Starter},
+    },
 };
 
 /// The route of a start in the scope of an `Idempotency-Key`.
@@ -87,6 +99,7 @@ impl StartBody {
             video: self.video_track_id.map(TrackId::new),
             audio: self.audio_track_id.map(TrackId::new),
             identity: self.participant_identity.map(Identity::new),
+            held: None,
         })
     }
 }
@@ -286,28 +299,70 @@ async fn start(
     allowance: Allowance,
     HashedBody(body, hash): HashedBody<StartBody>,
 ) -> Result<Response, Problem> {
-    let request = body.into_request()?;
-    let claim = key.claim(&caller.user_id, START);
+    let mut request = body.into_request()?;
     // longer than LiveKit may take: a first request that has not ended by then is dead
     let lease = state.deps.config.livekit.start_timeout + START_LEASE_SLACK;
     let deps = state.deps.clone();
-    let first = async move {
-        // the first of its key, and now it counts
-        allowance.spend().await?;
-        // a caller who hangs up must not leave half a start behind
-        let own = deps.clone();
-        let work = async move {
-            let starter = Starter::Caller(&caller);
-            let session = flow::start::start(&own, starter, &request, arrived_at).await?;
-            let shown = flow::show::plain(&own, session, false).await?;
-            Ok(SessionBody::of(&own, &caller, shown))
-        };
-        let shown = deps.to_the_end(work).await?;
-        let body = serde_json::to_value(shown)
-            .map_err(|error| Error::internal("writing a session", error))?;
-        Ok(Reply { status: StatusCode::CREATED, body, location: None })
+    if let Some(claim) = key.claim(&caller.user_id, START) {
+        match idempotency::begin(&deps, &claim, &hash, lease).await? {
+            Begun::First(held) => request.held = Some(held),
+            Begun::Repeat(kept) => {
+                let body = told_again(&deps, &caller, &kept).await?;
+                return Ok(replayed((StatusCode::CREATED, Json(body)).into_response()));
+            }
+        }
+    }
+    // a caller who hangs up must not leave half a start behind
+    let work = async move {
+        let held = request.held.clone();
+        let told = begin(&deps, caller, allowance, request, arrived_at).await;
+        match (&told, &held) {
+            (Ok(body), Some(held)) => {
+                let kept = Kept { status: 201, body: body.to_string(), location: None };
+                // repeats are told of the session in any case
+                if let Err(error) = idempotency::keep(&deps, held, kept).await {
+                    tracing::warn!(error = error.chain(), "a start's answer is not kept");
+                }
+            }
+            (Err(_), Some(held)) => idempotency::release(&deps, held).await?,
+            (_, None) => {}
+        }
+        told
     };
-    answer_once(&state.deps, claim, &hash, lease, first).await
+    let body = finish(&state.deps, work).await?;
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// The first of its key, and now it counts.
+async fn begin(
+    deps: &Deps,
+    caller: Caller,
+    allowance: Allowance,
+    request: StartRequest,
+    arrived_at: Timestamp,
+) -> Result<Value> {
+    allowance.spend().await?;
+    let own = deps.clone();
+    let work = async move {
+        let starter = Starter::Caller(&caller);
+        let session = flow::start::start(&own, starter, &request, arrived_at).await?;
+        let shown = flow::show::started(&own, session).await;
+        written(SessionBody::of(&own, &caller, shown))
+    };
+    deps.to_the_end(work).await
+}
+
+fn written(body: SessionBody) -> Result<Value> {
+    serde_json::to_value(body).map_err(|error| Error::internal("writing a session", error))
+}
+
+/// The answer to the first, or where that was not written down any more, the session as it is now.
+async fn told_again(deps: &Deps, caller: &Caller, kept: &Kept) -> Result<Value> {
+    if let Ok(Accepted { session_id }) = serde_json::from_str(&kept.body) {
+        let shown = flow::show::started_before(deps, &session_id).await?;
+        return written(SessionBody::of(deps, caller, shown));
+    }
+    serde_json::from_str(&kept.body).map_err(|error| Error::internal("repeating an answer", error))
 }
 
 /// Stop a session; its media stays capturable for a while.

@@ -67,38 +67,65 @@ pub async fn find<C: Conn>(db: &C, user: &UserId, route: &str, key: &str) -> Res
         .map_err(|error| db_error("reading an idempotency key", error))
 }
 
-/// Keeps the answer.
+/// One claim of a key: whoever claims it after this one's lease has run out has another `since`.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    /// Who asked.
+    pub user: &'a UserId,
+    /// Which route.
+    pub route: &'a str,
+    /// The caller's key.
+    pub key: &'a str,
+    /// [`Model::created_at`].
+    pub since: Timestamp,
+}
+
+impl Held<'_> {
+    fn is_it(self) -> Condition {
+        Condition::all()
+            .add(Column::UserId.eq(self.user.clone()))
+            .add(Column::Route.eq(self.route))
+            .add(Column::Key.eq(self.key))
+            .add(Column::CreatedAt.eq(self.since))
+    }
+}
+
+/// Keeps the answer; false if the key is somebody else's by now.
 pub async fn keep<C: Conn>(
     db: &C,
-    user: &UserId,
-    route: &str,
-    key: &str,
+    held: Held<'_>,
     status: i32,
     body: String,
     location: Option<String>,
-) -> Result<()> {
-    Entity::update_many()
+) -> Result<bool> {
+    let outcome = Entity::update_many()
         .set(ActiveModel {
             status: Set(Some(status)),
             body: Set(Some(body)),
             location: Set(location),
             ..Default::default()
         })
-        .filter(Column::UserId.eq(user.clone()))
-        .filter(Column::Route.eq(route))
-        .filter(Column::Key.eq(key))
+        .filter(held.is_it())
         .exec(db)
         .await
-        .map(drop)
-        .map_err(|error| db_error("keeping an answer", error))
+        .map_err(|error| db_error("keeping an answer", error))?;
+    Ok(outcome.rows_affected > 0)
 }
 
-/// Frees a key whose request was not accepted.
-pub async fn release<C: Conn>(db: &C, user: &UserId, route: &str, key: &str) -> Result<()> {
+/// Frees the keys of requests that run, all of whose processes are known to be dead; says how many.
+pub async fn release_open<C: Conn>(db: &C) -> Result<u64> {
+    let outcome = Entity::delete_many()
+        .filter(Column::Status.is_null())
+        .exec(db)
+        .await
+        .map_err(|error| db_error("freeing the keys of dead requests", error))?;
+    Ok(outcome.rows_affected)
+}
+
+/// Frees a key whose request was not accepted, if it is still held by it.
+pub async fn release<C: Conn>(db: &C, held: Held<'_>) -> Result<()> {
     Entity::delete_many()
-        .filter(Column::UserId.eq(user.clone()))
-        .filter(Column::Route.eq(route))
-        .filter(Column::Key.eq(key))
+        .filter(held.is_it())
         .filter(Column::Status.is_null())
         .exec(db)
         .await

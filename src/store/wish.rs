@@ -72,6 +72,17 @@ pub async fn claim<C: Conn>(db: &C, clip: &ClipId, now: Timestamp) -> Result<boo
     Ok(outcome.rows_affected > 0)
 }
 
+/// Lets go of a wish of which nothing was carried out.
+pub async fn let_go<C: Conn>(db: &C, clip: &ClipId) -> Result<()> {
+    Entity::update_many()
+        .set(ActiveModel { claimed_at: Set(None), ..Default::default() })
+        .filter(Column::ClipId.eq(clip.clone()))
+        .exec(db)
+        .await
+        .map(drop)
+        .map_err(|error| db_error("letting go of a share", error))
+}
+
 /// Those that wait longest of what can be done something about: the clip is ready, or somebody took the wish up. That of
 /// a failed clip waits for the clip.
 pub async fn list_due<C: Conn>(db: &C, limit: u64) -> Result<Vec<Model>> {

@@ -183,6 +183,10 @@ impl Story<'_> {
         assert_eq!(again["shareUrl"], first["shareUrl"]);
         assert_eq!(self.status(again["shareUrl"].as_str().expect("an address")).await, 200);
         assert_eq!(self.shares_of(&again).await.len(), 1, "one link");
+        let path = format!("/clips/{}/links", first["clipId"].as_str().expect("an id"));
+        assert_eq!(self.ask(Method::DELETE, &path, None).await.0, 200);
+        let (_, void) = self.capture_as(link(), "wait=60", Some("lost")).await;
+        assert_eq!((&void["clipId"], &void["shareUrl"]), (&first["clipId"], &Value::Null));
 
         // what somebody else took up is his, until it is clear that he is gone
         for clip in [&interrupted, &begun_late] {
@@ -316,14 +320,22 @@ impl Story<'_> {
         let body = json!({ "shareOption": "link" });
         let key = Some("a-key-of-my-own");
         let (_, shared) = self.ask_with(Method::POST, &path, Some(body), key).await;
-        let url = shared["url"].as_str().expect("an address");
+        self.is_kept_nowhere(shared["url"].as_str().expect("an address"), &["a-key-of-my-own"])
+            .await;
+        let link = json!({ "shareOption": "link" });
+        let (_, clip) = self.capture_as(link, "respond-async", Some("a-captures-key")).await;
+        self.is_kept_nowhere(clip["shareUrl"].as_str().expect("an address"), &[]).await;
+    }
+
+    async fn is_kept_nowhere(&self, url: &str, more: &[&str]) {
         let (_, secret) = url.rsplit_once('/').expect("a secret at the end");
         use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
         let bytes = hex::encode(URL_SAFE_NO_PAD.decode(secret).expect("base64"));
+        let own = secret.to_lowercase();
         for (table, rows) in dump(&self.app().deps.db, &[]).await {
             for row in rows {
                 let row = row.to_lowercase();
-                for text in [secret.to_lowercase().as_str(), bytes.as_str(), "a-key-of-my-own"] {
+                for text in [own.as_str(), bytes.as_str()].iter().chain(more) {
                     assert!(!row.contains(text), "{table} keeps {text}: {row}");
                 }
             }

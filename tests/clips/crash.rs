@@ -57,7 +57,7 @@ async fn one_clip(dir: PathBuf) -> (Bench, Clip) {
         gap_policy: GapPolicy::Skip,
         title: None,
         visibility: None,
-        claim: None,
+        held: None,
         request_id: None,
         share: None,
     };

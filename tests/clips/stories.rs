@@ -127,7 +127,7 @@ pub async fn of_sixty_captures_at_once_exactly_as_many_are_accepted_as_fit(mut b
             gap_policy: GapPolicy::Skip,
             title: None,
             visibility: None,
-            claim: None,
+            held: None,
             request_id: None,
             share: None,
         };

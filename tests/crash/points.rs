@@ -101,6 +101,34 @@ async fn whoever_dies_while_starting_leaves_no_buffer_that_nobody_was_told_of() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_dies_after_a_start_was_accepted_tells_its_repeat_of_it() {
+    let service = Service::new(On::Sqlite).await;
+    service.sim.publish_share("red-room", "ann:tab", SMALL).unwrap();
+    let point = "after-start-commit";
+    service.start(Some(point)).await;
+    let body = json!({ "roomName": "red-room" });
+    let start = async || {
+        let shape = |request: reqwest::RequestBuilder| {
+            request.header("Idempotency-Key", "once").json(&body)
+        };
+        service.ask(Method::POST, "ann", "/start", shape).await
+    };
+    let answer = start().await;
+    assert!(matches!(answer, Answer::Broken), "{answer:?}");
+    service.dies_of(point).await;
+    service.start(None).await;
+    let mut ledger = Ledger::default();
+    for _ in 0..2 {
+        let Answer::Said(201, told) = start().await else { panic!("{}", service.log()) };
+        assert_eq!(told["roomName"], "red-room", "{told:#}");
+        ledger.note_started("ann", &told["id"]);
+    }
+    assert_eq!(ledger.sessions.len(), 1, "one session");
+    settles(&service, &ledger, &["ann"], point).await;
+    service.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_dies_while_making_a_clip_loses_none_and_makes_none_twice() {
     let (_, mut random) = seeded("captures");
     let mut points =

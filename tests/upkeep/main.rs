@@ -4,6 +4,7 @@
 mod bench;
 mod indexing;
 mod keeping;
+mod keys;
 mod scheduling;
 mod stuck;
 
@@ -45,6 +46,7 @@ on_both_engines!(
     keeping::the_clip_store_gives_rows_back_and_sets_the_unknown_aside,
     keeping::what_a_crash_left_condemned_goes_with_the_next_pass,
     keeping::a_vanished_mount_is_not_an_empty_one,
+    keys::who_takes_too_long_with_a_key_is_not_accepted_beside_the_repeat,
     scheduling::a_tick_runs_once_on_two_replicas,
     scheduling::the_schedule_runs_reports_and_stops,
     scheduling::a_job_that_never_ran_is_missed_too,

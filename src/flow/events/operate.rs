@@ -118,10 +118,16 @@ pub async fn redeliver(
             count
         }
         Again::Dead(since) => {
-            let state = Some(DeliveryState::Dead);
-            let filter =
-                Filter { state, endpoint: endpoint.clone(), since: *since, event_id: None };
-            delivery::begin_again(&tx, &filter, now).await?
+            // those of endpoints that are configured no more would wait for nobody
+            let names = deps.config.webhooks.iter().map(|one| one.name.clone());
+            let names = names.filter(|name| endpoint.as_ref().is_none_or(|wanted| wanted == name));
+            let mut count = 0;
+            for name in names {
+                let state = Some(DeliveryState::Dead);
+                let filter = Filter { state, endpoint: Some(name), since: *since, event_id: None };
+                count += delivery::begin_again(&tx, &filter, now).await?;
+            }
+            count
         }
     };
     if dry_run {

@@ -111,12 +111,14 @@ struct Start {
 
 async fn start(deps: &Deps, last: Option<&EventId>) -> Result<Start> {
     let conn = deps.db.conn();
-    // before the newest row: what comes in between is told twice to nobody and missed by nobody
     let head = event::head(conn).await?;
     let Some(last) = last else {
-        let newest = event::find_newest(conn).await?;
-        let id = newest.map_or_else(|| EventId::new(BEGINNING), |row| row.id);
-        return Ok(Start { seq: head.seq, id, reset: false });
+        // the event that he is told to be at is the one behind which he is told everything
+        let (seq, id) = match event::find_newest(conn).await? {
+            Some(newest) => (newest.seq.unwrap_or(head.seq), newest.id),
+            None => (head.seq, EventId::new(BEGINNING)),
+        };
+        return Ok(Start { seq, id, reset: false });
     };
     let found = if last.as_str() == BEGINNING {
         Some(0)

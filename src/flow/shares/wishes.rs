@@ -1,9 +1,14 @@
 //! Shares asked for with a capture: kept beside the clip that is being made, delivered once when it is ready. A
 //! delivery that a crash interrupted is not repeated, because nobody knows whether it arrived: its link is void.
 
-use super::{Order, check, deliver, endpoint_of, new_share};
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Order, Shared, check, deliver, endpoint_of, new_share};
 use crate::{
     access::Caller,
+    config,
     domain::{id::ClipId, lifecycle::ClipStatus, time::Timestamp},
     error::{Code, Error, Result},
     flow::{Deps, capture::Clip, outbox},
@@ -16,6 +21,10 @@ use crate::{
 
 /// A delivery that takes longer was interrupted.
 const INTERRUPTED_SECONDS: i64 = 60;
+/// How long it is tried to write down what became of a delivery; well within [`INTERRUPTED_SECONDS`].
+const INSIST: Duration = Duration::from_secs(30);
+/// Between two tries.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Wishes looked at in one pass: each may take as long as a delivery.
 const BATCH: u64 = 8;
 
@@ -26,19 +35,19 @@ pub(in crate::flow) fn check_order(deps: &Deps, order: &Order, now: Timestamp) -
 }
 
 /// Keeps the order with its clip, in the transaction that accepts the capture. A link is made at once and works from
-/// the moment the clip is ready; its secret part is answered.
+/// the moment the clip is ready; it is answered with its secret part.
 pub(in crate::flow) async fn keep(
     tx: &Tx,
     deps: &Deps,
     caller: &Caller,
     clip: &Clip,
     order: Order,
-) -> Result<Option<super::Secret>> {
+) -> Result<Option<Shared>> {
     let made = new_share(deps, clip, order);
     if made.share.destination == Destination::Link {
         share::insert(tx, made.share.clone()).await?;
         outbox::shared(tx, clip, &made.share, made.share.created_at).await?;
-        return Ok(Some(made.secret));
+        return Ok(Some(made));
     }
     let row = Wish {
         clip_id: clip.id.clone(),
@@ -69,14 +78,48 @@ pub async fn fulfil(deps: &Deps, id: &ClipId) -> Result<()> {
     if clip.status != ClipStatus::Ready || !wish::claim(db, id, deps.clock.now()).await? {
         return Ok(());
     }
-    let outcome = carry_out(deps, &clip, &wish).await;
+    let made = match prepare(deps, &clip, &wish).await {
+        // nothing was sent: it is delivered when the database lets us
+        Err(error) if error.is_retryable() => {
+            insist(deps, || wish::let_go(db, id)).await?;
+            return Err(error);
+        }
+        made => made,
+    };
+    let outcome = match made {
+        Ok((endpoint, made)) => hand_over(deps, &endpoint, &clip, &wish, made).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = &outcome {
         tracing::warn!(clip.id = %id, error = error.chain(), "a capture's share was not delivered");
     }
-    settle(deps, &wish, outcome.map_err(|error| error.code())).await
+    let outcome = outcome.map_err(|error| error.code());
+    insist(deps, || settle(deps, &wish, &outcome)).await
 }
 
-async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<share::Model> {
+/// Tries again what has to be written down before the delivery counts as interrupted.
+async fn insist<F>(deps: &Deps, write: impl Fn() -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let began = Instant::now();
+    loop {
+        match write().await {
+            Err(error)
+                if error.is_retryable()
+                    && began.elapsed() < INSIST
+                    && !deps.stop.is_cancelled() =>
+            {
+                tracing::debug!(error = error.chain(), "a share's outcome is written down later");
+                tokio::time::sleep(WRITE_AGAIN).await;
+            }
+            written => return written,
+        }
+    }
+}
+
+/// The share's row, and where it is delivered to.
+async fn prepare(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<(config::Share, Shared)> {
     let order =
         Order { destination: wish.destination, target: wish.target_id.clone(), expires_at: None };
     // the settings may have changed since
@@ -85,16 +128,26 @@ async fn carry_out(deps: &Deps, clip: &Clip, wish: &Wish) -> Result<share::Model
     let mut made = new_share(deps, clip, order);
     made.share.id = wish.share_id.clone();
     super::make(deps, &made.share, true).await?;
-    deliver(deps, &endpoint, clip, wish.username.as_deref(), &mut made).await?;
+    Ok((endpoint, made))
+}
+
+async fn hand_over(
+    deps: &Deps,
+    endpoint: &config::Share,
+    clip: &Clip,
+    wish: &Wish,
+    mut made: Shared,
+) -> Result<share::Model> {
+    deliver(deps, endpoint, clip, wish.username.as_deref(), &mut made).await?;
     super::count(&made.share);
     Ok(made.share)
 }
 
 /// Writes down what came of it; the link of what failed is void already, or voided here.
-async fn settle(deps: &Deps, wish: &Wish, outcome: Result<share::Model, Code>) -> Result<()> {
+async fn settle(deps: &Deps, wish: &Wish, outcome: &Result<share::Model, Code>) -> Result<()> {
     let tx = deps.db.begin().await?;
     let now = deps.clock.now();
-    let (message, fault) = match &outcome {
+    let (message, fault) = match outcome {
         Ok(share) => (share.message_id.clone(), None),
         Err(code) => {
             share::delete(&tx, &wish.clip_id, &wish.share_id).await?;
@@ -106,7 +159,7 @@ async fn settle(deps: &Deps, wish: &Wish, outcome: Result<share::Model, Code>) -
     }
     clip::set_share_outcome(&tx, &wish.clip_id, message, fault, now).await?;
     wish::delete(&tx, &wish.clip_id).await?;
-    if let Ok(share) = &outcome
+    if let Ok(share) = outcome
         && let Some(clip) = clip::find(&tx, &wish.clip_id).await?
     {
         outbox::shared(&tx, &clip, share, now).await?;
@@ -124,9 +177,13 @@ async fn settle(deps: &Deps, wish: &Wish, outcome: Result<share::Model, Code>) -
 pub async fn catch_up(deps: &Deps) -> Result<()> {
     for wish in wish::list_due(deps.db.conn(), BATCH).await? {
         let done = match wish.claimed_at {
-            None => fulfil(deps, &wish.clip_id).await,
+            // to its end: a delivery that is torn apart has failed, and its link is void
+            None => {
+                let (own, id) = (deps.clone(), wish.clip_id.clone());
+                deps.to_the_end(async move { fulfil(&own, &id).await }).await
+            }
             Some(at) if at.plus_seconds(INTERRUPTED_SECONDS) <= deps.clock.now() => {
-                settle(deps, &wish, Err(Code::ShareFailed)).await
+                settle(deps, &wish, &Err(Code::ShareFailed)).await
             }
             Some(_) => Ok(()),
         };

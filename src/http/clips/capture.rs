@@ -27,7 +27,7 @@ use crate::{
     error::{Code, Error, Result},
     flow::{
         capture::{self, Accepted, Clip, GapPolicy, Repeat, Visibility},
-        idempotency::{self, Begun, Claim},
+        idempotency::{self, Begun, Claim, Held},
         library,
         shares::{Destination, Order},
         trim,
@@ -91,11 +91,7 @@ pub(super) struct CaptureBody {
 }
 
 impl CaptureBody {
-    fn into_request(
-        mut self,
-        claim: Option<Claim>,
-        request_id: String,
-    ) -> Result<capture::Request> {
+    fn into_request(mut self, held: Option<Held>, request_id: String) -> Result<capture::Request> {
         let share = self.take_order()?;
         Ok(capture::Request {
             session_id: SessionId::new(self.session_id),
@@ -112,7 +108,7 @@ impl CaptureBody {
             gap_policy: self.gap_policy.unwrap_or(GapPolicy::Skip),
             title: self.title,
             visibility: self.visibility,
-            claim,
+            held,
             request_id: Some(request_id),
             share,
         })
@@ -165,8 +161,8 @@ pub(super) async fn create(
     let claim = key.claim(&caller.user_id, ROUTE);
     let once = Once { state: &state, caller: &caller, claim, patience: patience(&state, &headers) };
     let (deps, who) = (state.deps.clone(), caller.clone());
-    let accept = move |claim| async move {
-        let request = body.into_request(claim, request_id)?;
+    let accept = move |held| async move {
+        let request = body.into_request(held, request_id)?;
         capture::capture(&deps, &who, request, arrived_at).await
     };
     once.accept(&hash, allowance, accept).await
@@ -183,32 +179,36 @@ struct Once<'a> {
 impl Once<'_> {
     async fn accept<A, F>(self, hash: &str, allowance: Allowance, accept: A) -> Answer<Response>
     where
-        A: FnOnce(Option<Claim>) -> F + Send,
+        A: FnOnce(Option<Held>) -> F + Send + 'static,
         F: Future<Output = Result<Accepted>> + Send + 'static,
     {
         let Once { state, caller, claim, patience } = self;
-        if let Some(claim) = &claim
-            && let Begun::Repeat(kept) =
-                idempotency::begin(&state.deps, claim, hash, ACCEPT_LEASE).await?
-        {
-            let Repeat { clip_id, share_url } = Repeat::of(&kept)?;
-            // also a failure is a repeat: of a capture that was accepted once and counted once
-            let again = respond(state, caller, &clip_id, share_url, patience).await;
-            return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
-        }
-        // the first of its key, and now it counts
-        if let Err(error) = allowance.spend().await {
-            if let Some(claim) = &claim {
-                idempotency::release(&state.deps, claim).await?;
-            }
-            return Err(error.into());
-        }
         let deps = state.deps.clone();
-        let work = accept(claim.clone());
+        let held = match &claim {
+            None => None,
+            Some(claim) => match idempotency::begin(&deps, claim, hash, ACCEPT_LEASE).await? {
+                Begun::First(held) => Some(held),
+                Begun::Repeat(kept) => {
+                    let repeat = Repeat::of(&kept)?;
+                    let link = match &repeat.link {
+                        Some(link) => link.address(&deps, &repeat.clip_id).await?,
+                        None => None,
+                    };
+                    // also a failure is a repeat: of a capture that was accepted once and counted once
+                    let again = respond(state, caller, &repeat.clip_id, link, patience).await;
+                    return Ok(replayed(again.unwrap_or_else(IntoResponse::into_response)));
+                }
+            },
+        };
+        // to its end, whoever hangs up: a key that nobody frees would make repeats wait for nobody
         let accepted = finish(&state.deps, async move {
-            let outcome = work.await;
-            if let (Err(_), Some(claim)) = (&outcome, &claim) {
-                idempotency::release(&deps, claim).await?;
+            // the first of its key, and now it counts
+            let outcome = match allowance.spend().await {
+                Ok(()) => accept(held.clone()).await,
+                Err(error) => Err(error),
+            };
+            if let (Err(_), Some(held)) = (&outcome, &held) {
+                idempotency::release(&deps, held).await?;
             }
             outcome
         });
@@ -267,13 +267,13 @@ pub(super) async fn trim(
     // the clip is part of what was asked, though not of the body
     let hash = body_hash(&serde_json::json!([&id, hash]));
     let (deps, who) = (state.deps.clone(), caller.clone());
-    let accept = move |claim| async move {
+    let accept = move |held| async move {
         let request = trim::Request {
             clip_id: ClipId::new(id),
             start_seconds: body.start_seconds,
             end_seconds: body.end_seconds,
             precision: body.precision,
-            claim,
+            held,
             request_id: Some(request_id),
         };
         let clip = trim::trim(&deps, &who, request).await?;

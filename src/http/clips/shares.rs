@@ -137,18 +137,27 @@ pub(super) async fn share(
     });
     // the clip is part of what was asked, though not of the body
     let hash = body_hash(&json!([&id, hash]));
-    if let (Some(claim), Some(key)) = (&claim, &key.0)
-        && let Begun::Repeat(kept) = idempotency::begin(deps, claim, &hash, LEASE).await?
-    {
-        return Ok(replayed(uncovered(deps, key, &kept)?.into_response()));
-    }
+    let held = match (&claim, &key.0) {
+        (Some(claim), Some(key)) => match idempotency::begin(deps, claim, &hash, LEASE).await? {
+            Begun::First(held) => Some((held, key.clone())),
+            Begun::Repeat(kept) => {
+                return Ok(replayed(uncovered(deps, key, &kept)?.into_response()));
+            }
+        },
+        _ => None,
+    };
     let (own, id) = (deps.clone(), ClipId::new(id));
     let work = async move {
         let outcome = shares::share(&own, &caller, &id, order).await;
-        if let (Some(claim), Some(key)) = (&claim, &key.0) {
+        if let Some((held, key)) = &held {
             match &outcome {
-                Ok(shared) => idempotency::keep(&own, claim, kept_of(key, shared)?).await?,
-                Err(_) => idempotency::release(&own, claim).await?,
+                Ok(shared) => {
+                    // it is shared: an error now would have it shared again
+                    if let Err(error) = idempotency::keep(&own, held, kept_of(key, shared)?).await {
+                        tracing::warn!(error = error.chain(), "a share's answer is not kept");
+                    }
+                }
+                Err(_) => idempotency::release(&own, held).await?,
             }
         }
         outcome
