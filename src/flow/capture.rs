@@ -2,6 +2,8 @@
 //! which pin, reservation, clip, job and the answer to repeats appear together. Nothing slow happens here; the clip
 //! itself is made by [`super::render`].
 
+mod window;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,23 +21,22 @@ use crate::{
     domain::{
         event::EventKind,
         id::{ClipId, SessionId, UserId},
-        lifecycle::{ClipStatus, SessionStatus},
+        lifecycle::ClipStatus,
         names,
-        selection::{self, Coverage, Gap, Plan, Selection},
         text_enum::text_enum,
-        time::{Timestamp, Window},
-        window::{MediaEnd, Precision, ResolvedWindow, WindowRequest, WindowRules, resolve_window},
+        time::Timestamp,
+        window::{Precision, ResolvedWindow, WindowRequest},
     },
     error::{Code, Error, Result},
     store::{Tx, clip, job, pin, quota, session},
 };
 
+pub(super) use window::{has_gaps, judge, pin_window, resolve, select};
+
 pub use crate::store::clip::{Model as Clip, Visibility};
 
 /// Leases a job may take before its clip has failed.
 pub const MAX_ATTEMPTS: i32 = 3;
-/// Bytes per second that a session is taken to need before any segment of it is known (8 Mbit/s).
-const RATE_UNKNOWN: u64 = 1_000_000;
 /// How often a caller who waits looks again when no bell rings (the clip may be made on another replica).
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -245,102 +246,6 @@ fn title(asked: Option<&str>, arrived_at: Timestamp) -> Result<String> {
     Ok(asked.to_owned())
 }
 
-/// The window that a request means for a session as it stands.
-pub(super) fn resolve(
-    deps: &Deps,
-    session: &session::Model,
-    request: &WindowRequest,
-    arrived_at: Timestamp,
-) -> Result<ResolvedWindow> {
-    resolve_window(request, &rules(deps, session, arrived_at))
-}
-
-fn rules(deps: &Deps, session: &session::Model, arrived_at: Timestamp) -> WindowRules {
-    let media_end = match session.status {
-        status if status.holds_place() => MediaEnd::Live,
-        SessionStatus::Stopping => {
-            MediaEnd::Stopping { ended_at: session.ended_at.unwrap_or(arrived_at) }
-        }
-        _ => MediaEnd::Ended(session.media_ends_at),
-    };
-    WindowRules {
-        now: arrived_at,
-        session_started_at: session.started_at,
-        media_end,
-        buffer_minutes: u32::try_from(deps.config.buffer.length.as_secs() / 60).unwrap_or(u32::MAX),
-        clip_max_seconds: deps.config.limits.clip_max.as_secs(),
-    }
-}
-
-/// What of a window is there, and what may still come.
-#[derive(Debug)]
-pub(super) struct Found {
-    /// None if nothing is there yet.
-    pub plan: Option<Plan>,
-    /// Whether more is to come.
-    pub coverage: Coverage,
-}
-
-impl Found {
-    /// Contract 3.5.
-    pub(super) fn needed_bytes(&self, material: &Material, window: Window) -> u64 {
-        let rate = match u64::try_from(material.session.highest_rate) {
-            Ok(known) if known > 0 => known,
-            _ => RATE_UNKNOWN,
-        };
-        let (epochs, segments) = (&material.epochs, &material.segments);
-        selection::reservation_bytes(window, epochs, segments, self.coverage, rate)
-    }
-}
-
-/// Refuses a window of which nothing is there and nothing will come, and known gaps if they are not wanted.
-pub(super) fn judge(
-    material: &Material,
-    resolved: &ResolvedWindow,
-    gap_policy: GapPolicy,
-    now: Timestamp,
-) -> Result<Found> {
-    let over = material.session_over();
-    let (epochs, segments) = (&material.epochs, &material.segments);
-    let coverage = selection::coverage(resolved.window, epochs, segments, now, over);
-    let planned = selection::plan(&select(material, resolved.window, resolved.precision));
-    let plan = match (planned, coverage) {
-        (Ok(plan), _) => Some(plan),
-        (Err(_), Coverage::Waiting { .. }) => None,
-        (Err(error), Coverage::Covered) => return Err(error),
-    };
-    if gap_policy == GapPolicy::Refuse {
-        // a hole at the edge of what is known may still be filled
-        let known_to = match coverage {
-            Coverage::Covered => resolved.window.to,
-            Coverage::Waiting { from } => from,
-        };
-        let gaps = plan.iter().flat_map(|plan| &plan.gaps);
-        let gaps: Vec<Gap> = gaps.filter(|gap| gap.to <= known_to).copied().collect();
-        if !gaps.is_empty() {
-            return Err(has_gaps(&gaps));
-        }
-    }
-    Ok(Found { plan, coverage })
-}
-
-/// What selection is asked.
-pub(super) fn select(material: &Material, window: Window, precision: Precision) -> Selection<'_> {
-    Selection {
-        window,
-        precision,
-        epochs: &material.epochs,
-        segments: &material.segments,
-        buffer_starts_at: material.buffer_starts_at(),
-    }
-}
-
-/// `window_has_gaps`.
-pub(super) fn has_gaps(gaps: &[Gap]) -> Error {
-    let list = serde_json::to_value(gaps).unwrap_or_default();
-    Error::new(Code::WindowHasGaps, "Parts of this window were not recorded.").with("gaps", list)
-}
-
 /// Reserves the clip's bytes with its owner's account, and sees that there is room in the queue.
 pub(super) async fn reserve(
     tx: &Tx,
@@ -363,23 +268,6 @@ pub(super) fn quota_exceeded(account: &quota::Model, default: i64, needed: i64) 
         .with("reservedBytes", account.reserved_bytes)
         .with("quotaBytes", account.quota_bytes.unwrap_or(default))
         .with("neededBytes", needed)
-}
-
-/// What must stay on disk: the window, the key frame region in front of it, and one segment more at either end
-/// (sound lies up to a segment away from its pictures).
-pub(super) fn pin_window(
-    deps: &Deps,
-    plan: Option<&Plan>,
-    material: &Material,
-    window: Window,
-) -> Window {
-    let segment = deps.config.buffer.segment;
-    let decode_from = plan
-        .into_iter()
-        .flat_map(|plan| &plan.parts)
-        .filter_map(|part| material.rows.get(*part.segments.first()?).map(|row| row.starts_at));
-    let from = decode_from.min().map_or(window.from, |from| from.min(window.from));
-    Window::new(from.minus(segment), window.to.plus(segment))
 }
 
 fn clip_row(

@@ -100,7 +100,7 @@ fn api(state: Option<&AppState>) -> OpenApiRouter<AppState> {
     };
     OpenApiRouter::new()
         .merge(limited(sessions::routes(), Limited::Delete, Method::DELETE))
-        .merge(limited(sessions::start_routes(), Limited::Start, Method::POST))
+        .merge(limited(sessions::start::routes(), Limited::Start, Method::POST))
         .merge(preview::routes())
         .merge(look::routes())
         .merge(limited(look::filmstrip_routes(), Limited::Filmstrip, Method::GET))
