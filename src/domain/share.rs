@@ -125,6 +125,29 @@ pub fn find_share(
     })
 }
 
+/// What to ask for so that a recording goes on with the tracks it has, as far as they are still there and the user's: a
+/// share that was chosen is not given up for a newer one.
+pub fn same_again(
+    participants: &[Participant],
+    (video, audio): (&TrackId, Option<&TrackId>),
+    user: &UserId,
+    rule: &IdentityRule,
+) -> ShareRequest {
+    let own = participants.iter().filter(|one| rule.user_of(&one.identity).as_ref() == Some(user));
+    let own: Vec<&Track> = own.flat_map(|one| &one.tracks).collect();
+    let find = |sid: &TrackId| own.iter().find(|track| track.sid == *sid);
+    match Some(video).filter(|sid| find(sid).is_some_and(|track| is_screen(track))) {
+        None => ShareRequest::default(),
+        Some(video) => ShareRequest {
+            video: Some(video.clone()),
+            audio: audio
+                .filter(|sid| find(sid).is_some_and(|track| track.kind == TrackKind::Audio))
+                .cloned(),
+            identity: None,
+        },
+    }
+}
+
 /// The users who share a screen, newest share first, each once.
 pub fn sharing_users(participants: &[Participant], rule: &IdentityRule) -> Vec<UserId> {
     let mut shares: Vec<(u64, UserId)> = participants
@@ -258,6 +281,27 @@ mod tests {
             identity: None,
         };
         find_share(&room(), &request, &UserId::new(user), &rule, manager)
+    }
+
+    #[test]
+    fn a_recording_goes_on_with_its_own_tracks_while_they_are_there() {
+        let rule = IdentityRule::new("^(?<user>[^:]+):.*$").expect("a pattern");
+        let again = |video: &str, audio: Option<&str>| {
+            let (video, audio) = (TrackId::new(video), audio.map(TrackId::new));
+            let alice = UserId::new("alice");
+            let request = same_again(&room(), (&video, audio.as_ref()), &alice, &rule);
+            let found = find_share(&room(), &request, &alice, &rule, false).expect("a share");
+            (found.video.sid.into_string(), found.audio.map(|track| track.sid.into_string()))
+        };
+        let told = |video: &str, audio: Option<&str>| (video.to_owned(), audio.map(str::to_owned));
+        // older than another one of hers, with a microphone for its sound
+        assert_eq!(again("a-old", Some("a-mic")), told("a-old", Some("a-mic")));
+        assert_eq!(again("a-old", None), told("a-old", Some("a-old-sound")), "that came later");
+        assert_eq!(again("a-old", Some("gone")), told("a-old", Some("a-old-sound")));
+        // what is gone, another's, or no screen: the newest
+        for other in ["gone", "b-screen", "a-cam"] {
+            assert_eq!(again(other, Some("a-mic")), told("a-new", None), "{other}");
+        }
     }
 
     fn code(result: Result<Share>) -> Code {

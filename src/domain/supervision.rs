@@ -312,6 +312,10 @@ fn plan_status(
             steps.push(Step::Activate);
         }
         SessionStatus::Active if newest.is_none() || lost => steps.push(Step::Degrade),
+        // a planned change counts as an attempt until it brings media, and not for good
+        SessionStatus::Active if fresh && session.restart_attempts > 0 => {
+            steps.push(Step::Activate);
+        }
         SessionStatus::Starting if newest.is_none() && session.restart_attempts > 0 => {
             steps.push(Step::Degrade);
         }
@@ -395,6 +399,16 @@ mod tests {
         assert!(steps.contains(&Step::StartEpoch), "{steps:?}");
         let waiting = Watched { restart_at: Some(at(130)), ..active(vec![]) };
         assert!(!plan(&waiting, &share("TR_v"), &PATIENCE, at(122)).contains(&Step::StartEpoch));
+    }
+
+    #[test]
+    fn a_planned_change_that_brought_media_is_no_failed_attempt() {
+        let changed = Watched { restart_attempts: 1, ..active(vec![epoch(1), epoch(2)]) };
+        let steps = plan(&changed, &Share::Unknown, &PATIENCE, at(110));
+        assert_eq!(steps, [Step::StopEgress(1), Step::Activate]);
+        let silent = OpenEpoch { last_segment_at: None, answered_at: Some(at(105)), ..epoch(2) };
+        let waits = Watched { restart_attempts: 1, ..active(vec![epoch(1), silent]) };
+        assert_eq!(plan(&waits, &Share::Unknown, &PATIENCE, at(110)), []);
     }
 
     #[test]

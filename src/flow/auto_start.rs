@@ -141,7 +141,11 @@ async fn shares_in(deps: &Deps, room: &RoomName) -> Option<Vec<Published>> {
 
 async fn make_up(deps: &Deps, share: &Published) -> bool {
     let done = match is_open(deps, share).await {
-        Ok(true) => decide(deps, share).await,
+        // to its end, also when the pass is cut short: LiveKit may have begun
+        Ok(true) => {
+            let (own, share) = (deps.clone(), share.clone());
+            deps.to_the_end(async move { decide(&own, &share).await }).await
+        }
         no => no,
     };
     done.unwrap_or_else(|error| {
@@ -150,22 +154,23 @@ async fn make_up(deps: &Deps, share: &Published) -> bool {
     })
 }
 
-/// Whether it may be started now: the user's newest session did not record this share (one of an older release counts as
-/// if it had), or was never accepted, some time ago.
+/// Whether it may be started now: no session recorded this share (one of an older release counts as if it had), or that
+/// was never accepted, some time ago.
 async fn is_open(deps: &Deps, share: &Published) -> Result<bool> {
     let Some(user) = deps.config.livekit.identity_pattern.user_of(&share.identity) else {
         return Ok(true);
     };
-    let Some(newest) = session::find_newest_of_user(deps.db.conn(), &user).await? else {
-        return Ok(true);
-    };
-    match &newest.video_track_id {
-        Some(track) if *track != share.track => Ok(true),
-        Some(track) if newest.end_reason == Some(EndReason::StartFailed) => {
-            let failed = session::count_failed_starts(deps.db.conn(), &user, track).await?;
-            Ok(newest.created_at.plus(pause_after(failed)) <= deps.clock.now())
+    let (conn, track) = (deps.db.conn(), &share.track);
+    match session::find_newest_of_track(conn, &user, track).await? {
+        Some(failed) if failed.end_reason == Some(EndReason::StartFailed) => {
+            let times = session::count_failed_starts(conn, &user, track).await?;
+            Ok(failed.created_at.plus(pause_after(times)) <= deps.clock.now())
         }
-        _ => Ok(false),
+        Some(_) => Ok(false),
+        None => {
+            let newest = session::find_newest_of_user(conn, &user).await?;
+            Ok(newest.is_none_or(|newest| newest.video_track_id.is_some()))
+        }
     }
 }
 
@@ -220,7 +225,7 @@ async fn try_start(deps: &Deps, share: &Published) -> Result<Decision> {
         room: room.clone(),
         community: Some(community_id),
         quality: Quality::default(),
-        video: None,
+        video: Some(track.clone()),
         audio: None,
         identity: None,
         held: None,
@@ -253,12 +258,15 @@ fn is_a_plain_no(code: Code) -> bool {
 
 /// A stop by the user bars automatic starts until he publishes a new track.
 async fn is_barred(deps: &Deps, user: &UserId, track: &TrackId) -> Result<bool> {
-    let Some(newest) = session::find_newest_of_user(deps.db.conn(), user).await? else {
-        return Ok(false);
+    let stopped = |session: &session::Model| {
+        matches!(session.end_reason, Some(EndReason::StoppedByUser | EndReason::Discarded))
     };
-    if !matches!(newest.end_reason, Some(EndReason::StoppedByUser | EndReason::Discarded)) {
-        return Ok(false);
+    let of_track = session::find_newest_of_track(deps.db.conn(), user, track).await?;
+    if of_track.as_ref().is_some_and(stopped) {
+        return Ok(true);
     }
+    let newest = session::find_newest_of_user(deps.db.conn(), user).await?;
+    let Some(newest) = newest.filter(stopped) else { return Ok(false) };
     if deps.shares_seen.is(track, Sight::Behind) {
         return Ok(true);
     }

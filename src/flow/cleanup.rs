@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     domain::{
-        lifecycle::SessionStatus,
         playlist::segment_file_name,
         retention::{
             KeptSegment, Pressure, RetentionPlan, RetentionRules, SessionAge, plan_retention,
@@ -191,10 +190,8 @@ fn age(session: &session::Model, now: Timestamp) -> SessionAge {
         (Some(capturable_until), Some(media_end)) if !session.status.holds_place() => {
             SessionAge::Ended { media_end, capturable_until }
         }
-        _ if session.status == SessionStatus::Degraded => {
-            SessionAge::Live { until: session.media_ends_at.unwrap_or(now) }
-        }
-        _ => SessionAge::Live { until: now },
+        // from the newest media that is known: after a pause of ours the session may be over, and nobody has looked yet
+        _ => SessionAge::Live { until: session.media_ends_at.unwrap_or(now) },
     }
 }
 

@@ -208,7 +208,8 @@ pub async fn end(
     Ok(ended)
 }
 
-/// Starts the next epoch of a session that goes on: whoever inserts the number does it, once.
+/// Starts the next epoch of a session that goes on: whoever inserts the number does it, once. LiveKit's answer may take a
+/// minute, in which others have to be looked after: it is awaited in a task of its own.
 pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -> Result<()> {
     let now = deps.clock.now();
     let number = session.current_epoch + 1;
@@ -232,7 +233,14 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
     store::commit(tx).await?;
     crash::point("after-row");
     metrics::counter!("livekit_replay_epochs_restarted_total").increment(1);
-    launch(deps, session, row, None).await
+    let (own, session) = (deps.clone(), session.clone());
+    deps.tasks.spawn(async move {
+        // the row says when to try again
+        if let Err(error) = launch(&own, &session, row, None).await {
+            tracing::warn!(session.id = %session.id, error = ?error, "the next epoch did not start");
+        }
+    });
+    Ok(())
 }
 
 /// Our own directories before the egress starts: both sides can write, and we can delete.

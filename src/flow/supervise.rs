@@ -107,7 +107,9 @@ async fn supervise(
     let (mut session, mut epochs) = (Cow::Borrowed(session), epochs);
     if steps.iter().any(Step::is_silence) {
         // Rows that are silent may only be old: after a pause of ours, or of the store, nobody looked at the disk.
-        let Some(now) = look_at_disk(deps, &session).await? else { return Ok(()) };
+        let Some(now) = look_at_disk(deps, &session).await? else {
+            return stop_at_least(deps, &session, &epochs, &steps).await;
+        };
         (session, epochs) = (Cow::Owned(now.0), now.1);
         watched = watch(deps, &session, &epochs).await?;
         steps = supervision::plan(&watched, &Share::Unknown, &patience, deps.clock.now());
@@ -134,6 +136,22 @@ async fn supervise(
     }
     for step in steps {
         carry_out(deps, session, &epochs, &step, found.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// Nothing is concluded from a silence that cannot be looked into; but what its user has stopped is not recorded on.
+async fn stop_at_least(
+    deps: &Deps,
+    session: &session::Model,
+    epochs: &[epoch::Model],
+    steps: &[Step],
+) -> Result<()> {
+    if session.status != SessionStatus::Stopping {
+        return Ok(());
+    }
+    for step in steps.iter().filter(|step| matches!(step, Step::StopEgress(_))) {
+        carry_out(deps, session, epochs, step, None).await?;
     }
     Ok(())
 }
@@ -202,7 +220,8 @@ fn open_epoch(row: &epoch::Model) -> OpenEpoch {
     }
 }
 
-/// What the session's user shares in the room now: the newest share of any of his identities.
+/// What the session's user shares in the room now: what is recorded as long as it is there, whatever else he shares;
+/// otherwise the newest share of any of his identities.
 async fn find_share(
     deps: &Deps,
     session: &session::Model,
@@ -211,7 +230,11 @@ async fn find_share(
         return Ok((Share::RoomGone, None));
     };
     let rule = &deps.config.livekit.identity_pattern;
-    let request = share::ShareRequest::default();
+    let epoch = epoch::find(deps.db.conn(), &session.id, session.current_epoch).await?;
+    let request = epoch.map_or_else(share::ShareRequest::default, |epoch| {
+        let recorded = (&epoch.video_track_id, epoch.audio_track_id.as_ref());
+        share::same_again(&participants, recorded, &session.user_id, rule)
+    });
     match share::find_share(&participants, &request, &session.user_id, rule, false) {
         Ok(found) => {
             let share =
@@ -300,14 +323,7 @@ async fn stop_egress(deps: &Deps, row: &epoch::Model) -> Result<()> {
 
 async fn start_epoch(deps: &Deps, session: &session::Model, found: &share::Share) -> Result<()> {
     tracing::info!(session.id = %session.id, epoch = session.current_epoch + 1, "starting the next epoch");
-    match epoch_flow::start_next(deps, session, found).await {
-        Ok(()) => Ok(()),
-        // the row says when to try again
-        Err(error) => {
-            tracing::warn!(session.id = %session.id, error = ?error, "the next epoch did not start");
-            Ok(())
-        }
-    }
+    epoch_flow::start_next(deps, session, found).await
 }
 
 async fn mark_share(

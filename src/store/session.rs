@@ -198,6 +198,21 @@ pub async fn find_newest_of_user<C: Conn>(db: &C, user: &UserId) -> Result<Optio
         .map_err(|error| db_error("reading the user's newest session", error))
 }
 
+/// The newest of the user's sessions whose last recorded share is this.
+pub async fn find_newest_of_track<C: Conn>(
+    db: &C,
+    user: &UserId,
+    track: &TrackId,
+) -> Result<Option<Model>> {
+    Entity::find()
+        .filter(Column::UserId.eq(user.clone()))
+        .filter(Column::VideoTrackId.eq(track.clone()))
+        .order_by_desc(Column::CreatedAt)
+        .one(db)
+        .await
+        .map_err(|error| db_error("reading the newest session of a share", error))
+}
+
 /// How often the recording of this share of the user's was not accepted.
 pub async fn count_failed_starts<C: Conn>(db: &C, user: &UserId, track: &TrackId) -> Result<u64> {
     Entity::find()

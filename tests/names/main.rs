@@ -384,6 +384,11 @@ async fn every_identity_of_a_user_is_his_own(engine: Engine) {
         assert_eq!(epochs[0].video_track_id.as_str(), video(expected), "{body}");
         let row = session::load(app.deps.db.conn(), &id).await.expect("the session");
         assert_eq!(row.identity.as_str(), expected.identity);
+        // it stays with that one, also where another is newer
+        flow::supervise::look_at(&app.deps, &id).await.expect("a look");
+        let epochs = epoch::list(app.deps.db.conn(), &id).await.expect("epochs");
+        let recorded: Vec<_> = epochs.iter().map(|row| row.video_track_id.as_str()).collect();
+        assert_eq!(recorded, [video(expected)], "{body}");
         assert_eq!(app.post("alice", "/stop", json!({})).await.0, 200);
     }
     for (user, body) in [

@@ -22,6 +22,7 @@ const ROUNDS: usize = 40;
 on_both_engines!(
     a_hung_buffer_store_hangs_nothing_else_and_everything_resumes,
     a_hung_clip_store_hangs_nothing_else_and_everything_resumes,
+    what_is_stopped_while_the_buffer_store_hangs_is_not_recorded_on,
 );
 
 async fn a_hung_buffer_store_hangs_nothing_else_and_everything_resumes(engine: Engine) {
@@ -30,6 +31,29 @@ async fn a_hung_buffer_store_hangs_nothing_else_and_everything_resumes(engine: E
 
 async fn a_hung_clip_store_hangs_nothing_else_and_everything_resumes(engine: Engine) {
     hung(Which::Clips, engine).await;
+}
+
+/// Egress may reach the store where we do not: a stop is told to LiveKit, whatever we see of the recording.
+async fn what_is_stopped_while_the_buffer_store_hangs_is_not_recorded_on(engine: Engine) {
+    let Some(ground) = Ground::new("hung-stop", engine).await else { return };
+    let app = &ground.app;
+    let session = app.start_session(USER, ROOM).await;
+    app.wait_for_buffer(USER, &session, 4.0).await;
+    ground.store(Which::Buffer).set(Mode::Block);
+    app.until("a call is held", async || ground.store(Which::Buffer).held() > 0).await;
+    // so long that every egress looks dead
+    app.clock.advance_micros(60 * 1_000_000);
+    let (status, stopped) = app.post(USER, &format!("/stop/{session}"), json!({})).await;
+    assert_eq!(status, 200, "{stopped:#}");
+    app.until("LiveKit is told", async || app.calls("StopEgress") > 0).await;
+    ground.store(Which::Buffer).set(Mode::Pass);
+    ground.until_store_is(Which::Buffer, "ok").await;
+    app.until("it is over", async || {
+        let (_, shown) = app.get(USER, &format!("/sessions/{session}")).await;
+        shown["status"] == "stopped"
+    })
+    .await;
+    ground.close().await;
 }
 
 async fn hung(which: Which, engine: Engine) {

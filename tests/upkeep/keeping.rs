@@ -208,6 +208,29 @@ pub async fn a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin(
     bench.close().await;
 }
 
+/// The process was away while the share ended: its row says that it goes on, and its minutes are promised all the same.
+pub async fn what_ended_while_nobody_looked_keeps_what_was_promised(bench: Bench) {
+    let mut config = (*bench.deps.config).clone();
+    config.storage.critical_percent = 0;
+    config.jobs.segment_cleanup = "0 0 0 1 1 *".to_owned();
+    let deps = Deps { config: Arc::new(config), ..bench.deps.clone() };
+    let session = bench.session("anna", "room").await;
+    *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
+    for number in 0..420_u64 {
+        session.record(number);
+        bench.pass_seconds(2);
+    }
+    session.index().await;
+    let promised = session.row().await.media_ends_at.expect("media").plus_seconds(-600);
+    bench.pass_seconds(1200);
+    upkeep::run_tick(&deps, Job::StorageProbe).await.expect("asked").expect("ran");
+    cleanup::run(&bench.deps, PERIOD, false).await.expect("a pass");
+    let left = session.segments().await;
+    let kept = left.iter().filter(|row| row.ends_at > promised).count();
+    assert!((299..=302).contains(&kept), "{kept} of the promised minutes");
+    bench.close().await;
+}
+
 pub async fn a_large_sweep_lets_others_write(bench: Bench) {
     let session = bench.session("anna", "room").await;
     *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
@@ -416,6 +439,7 @@ pub async fn a_vanished_mount_is_not_an_empty_one(bench: Bench) {
         session.record(number);
     }
     session.index().await;
+    session.end(600).await;
     assert_eq!(probe::run(&bench.deps).await.usable, 2);
     let (there, away) = (bench.buffer(), bench.buffer().with_extension("away"));
     std::fs::rename(&there, &away).unwrap();

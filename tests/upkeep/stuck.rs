@@ -104,6 +104,9 @@ pub async fn a_directory_that_cannot_be_removed_holds_up_nothing(bench: Bench) {
 pub async fn segments_that_cannot_be_removed_hold_up_no_others(bench: Bench) {
     let first = recorded(&bench, "anna", 140).await;
     let second = recorded(&bench, "bert", 3).await;
+    for session in [&first, &second] {
+        session.end(600).await;
+    }
     bench.pass_seconds(7200);
     let Some(stuck) = Stuck::make(first.directory.clone()) else { return bench.close().await };
     let period = Duration::from_secs(300);
