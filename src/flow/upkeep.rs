@@ -113,13 +113,33 @@ pub async fn run_tick(deps: &Deps, job: Job) -> Result<Option<Run>> {
     } else {
         claim(deps, job, meant, now).await?
     };
-    let Some(run) = claimed else { return Ok(None) };
+    let Some(run) = claimed else {
+        if job == Job::OrphanReaper {
+            walk_of_our_own(deps).await;
+        }
+        return Ok(None);
+    };
     let thorough = civil(meant).minute().is_multiple_of(THOROUGH_MINUTES) || deps.walks.is_due();
     let run = execute(deps, job, run, thorough, false).await?;
     if job == Job::StorageProbe {
         relieve(deps, meant).await?;
     }
     Ok(Some(run))
+}
+
+/// Another replica has the tick, perhaps each time; what this process alone knows to be looked for it looks for itself.
+/// Two walks beside each other do no harm.
+async fn walk_of_our_own(deps: &Deps) {
+    if !deps.walks.is_due() {
+        return;
+    }
+    let walk = tokio::time::timeout(LONGEST_RUN, reap::clip_store(deps, false));
+    match deps.stop.run_until_cancelled(walk).await {
+        Some(Ok(Err(error))) => {
+            tracing::warn!(error = error.chain(), "the clip store was not walked through");
+        }
+        Some(Ok(Ok(_)) | Err(_)) | None => {}
+    }
 }
 
 /// A critically full disk does not wait for the next cleanup: one of the replicas that see it begins at once.

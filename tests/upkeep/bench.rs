@@ -179,7 +179,8 @@ impl Bench {
 
     /// The same service once more, as another replica on the same database and stores.
     pub fn replica(&self, name: &str) -> Deps {
-        Deps { replica: name.to_owned(), stores: Arc::default(), ..self.deps.clone() }
+        let (stores, walks) = (Arc::default(), Arc::default());
+        Deps { replica: name.to_owned(), stores, walks, ..self.deps.clone() }
     }
 
     pub async fn close(self) {

@@ -149,6 +149,31 @@ pub async fn what_a_deletion_could_not_remove_is_taken_by_the_next_pass(bench: B
     bench.close().await;
 }
 
+/// What a process left it takes itself, also where another one runs every tick.
+pub async fn what_a_deletion_left_is_taken_whoever_runs_the_tick(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    let clip = ready_clip("anna", &session, bench.now(), 8);
+    let files = ClipFiles::of(&bench.deps, &clip.user_id, &clip.id).expect("an id of ours");
+    touch(&files.video);
+    clip_files::write_record(&bench.deps, &clip).await.expect("a record");
+    assert_eq!(reaped(&bench).await["clipsRestored"], 1);
+    let Some(stuck) = Stuck::make(files.video.clone()) else { return bench.close().await };
+    library::delete(&bench.deps, &caller("anna", bench.now()), &clip.id).await.expect("deleted");
+    drop(stuck);
+    let other = bench.replica("two");
+    reap::run(&other, true, false).await.map(drop).expect("its first walk");
+    touch(&files.video);
+    clip_files::write_record(&bench.deps, &clip).await.expect("as it was left");
+    assert!(files.entomb().await.expect("entombed"));
+    next_minute(&bench);
+    upkeep::run_tick(&other, Job::OrphanReaper).await.expect("asked").expect("it is the first");
+    assert!(files.tombstone.exists(), "the other knows of nothing");
+    let ours = upkeep::run_tick(&bench.deps, Job::OrphanReaper).await.expect("asked");
+    assert!(ours.is_none(), "the other had the tick");
+    assert!(!files.video.exists() && !files.tombstone.exists());
+    bench.close().await;
+}
+
 /// A week after it failed a clip goes, by the same way.
 pub async fn what_a_failed_clip_could_not_take_along_is_taken_by_the_next_pass(bench: Bench) {
     let session = bench.session("anna", "room").await;
@@ -176,13 +201,17 @@ pub async fn what_a_failed_clip_could_not_take_along_is_taken_by_the_next_pass(b
 
 /// The pass of a minute in which the store is not walked through for the time alone; what it counted.
 async fn reaped(bench: &Bench) -> Value {
+    next_minute(bench);
+    let run = upkeep::run_tick(&bench.deps, Job::OrphanReaper).await.expect("asked");
+    let run = run.expect("nobody else runs it");
+    assert_eq!(run.outcome.as_deref(), Some("ok"), "{:?}", run.counts);
+    Value::Object(run.counts)
+}
+
+fn next_minute(bench: &Bench) {
     let minute = |bench: &Bench| bench.now().as_micros().div_euclid(60_000_000) % 10;
     bench.pass_seconds(60);
     while minute(bench) < 2 {
         bench.pass_seconds(60);
     }
-    let run = upkeep::run_tick(&bench.deps, Job::OrphanReaper).await.expect("asked");
-    let run = run.expect("nobody else runs it");
-    assert_eq!(run.outcome.as_deref(), Some("ok"), "{:?}", run.counts);
-    Value::Object(run.counts)
 }
