@@ -134,11 +134,8 @@ async fn walk_of_our_own(deps: &Deps) {
         return;
     }
     let walk = tokio::time::timeout(LONGEST_RUN, reap::clip_store(deps, false));
-    match deps.stop.run_until_cancelled(walk).await {
-        Some(Ok(Err(error))) => {
-            tracing::warn!(error = error.chain(), "the clip store was not walked through");
-        }
-        Some(Ok(Ok(_)) | Err(_)) | None => {}
+    if let Some(Ok(Err(error))) = deps.stop.run_until_cancelled(walk).await {
+        tracing::warn!(error = error.chain(), "the clip store was not walked through");
     }
 }
 
