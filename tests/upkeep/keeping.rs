@@ -166,20 +166,29 @@ pub async fn an_hour_of_recording_leaves_the_promise_and_little_more(bench: Benc
     bench.close().await;
 }
 
-pub async fn a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin(bench: Bench) {
+/// Where every disk is critically full.
+fn on_a_full_disk(bench: &Bench) -> Deps {
     let mut config = (*bench.deps.config).clone();
-    // every disk is as full as that
     config.storage.critical_percent = 0;
     config.jobs.segment_cleanup = "0 0 0 1 1 *".to_owned();
-    let deps = Deps { config: Arc::new(config), ..bench.deps.clone() };
+    Deps { config: Arc::new(config), ..bench.deps.clone() }
+}
+
+/// More than the ten that are promised, less than ordinary cleanup keeps.
+async fn fourteen_minutes(bench: &Bench) -> Recorded<'_> {
     let session = bench.session("anna", "room").await;
     *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
-    // 14 minutes: more than the 10 that are promised, less than ordinary cleanup keeps
     for number in 0..420_u64 {
         session.record(number);
         bench.pass_seconds(2);
     }
     session.index().await;
+    session
+}
+
+pub async fn a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin(bench: Bench) {
+    let deps = on_a_full_disk(&bench);
+    let session = fourteen_minutes(&bench).await;
     let clip = ready_clip("anna", &session, bench.now(), 0);
     let clip = clip::Model { status: ClipStatus::Processing, ..clip };
     assert!(clip::insert(bench.deps.db.conn(), clip.clone()).await.expect("a row"));
@@ -210,17 +219,8 @@ pub async fn a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin(
 
 /// The process was away while the share ended: its row says that it goes on, and its minutes are promised all the same.
 pub async fn what_ended_while_nobody_looked_keeps_what_was_promised(bench: Bench) {
-    let mut config = (*bench.deps.config).clone();
-    config.storage.critical_percent = 0;
-    config.jobs.segment_cleanup = "0 0 0 1 1 *".to_owned();
-    let deps = Deps { config: Arc::new(config), ..bench.deps.clone() };
-    let session = bench.session("anna", "room").await;
-    *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);
-    for number in 0..420_u64 {
-        session.record(number);
-        bench.pass_seconds(2);
-    }
-    session.index().await;
+    let deps = on_a_full_disk(&bench);
+    let session = fourteen_minutes(&bench).await;
     let promised = session.row().await.media_ends_at.expect("media").plus_seconds(-600);
     bench.pass_seconds(1200);
     upkeep::run_tick(&deps, Job::StorageProbe).await.expect("asked").expect("ran");
