@@ -254,8 +254,14 @@ fn plan_with_share(
     now: Timestamp,
     steps: &mut Vec<Step>,
 ) {
-    if session.share_lost_at.is_some() {
-        steps.push(Step::ShareBack);
+    let may_start = session.restart_at.is_none_or(|at| now >= at);
+    let republished = newest.is_some_and(|newest| newest.video != *video);
+    // what cannot be recorded yet is as good as away: the room is asked again every time
+    let answered = newest.is_some_and(|newest| newest.answered_at.is_some());
+    match (session.share_lost_at, republished && !(may_start && answered)) {
+        (Some(_), false) => steps.push(Step::ShareBack),
+        (None, true) => steps.push(Step::ShareLost),
+        _ => {}
     }
     let Some(newest) = newest else {
         if session.restart_attempts >= MAX_RESTARTS {
@@ -264,20 +270,19 @@ fn plan_with_share(
             } else {
                 EndReason::EgressFailed
             }));
-        } else if session.restart_at.is_none_or(|at| now >= at) {
+        } else if may_start {
             steps.push(Step::StartEpoch);
         }
         return;
     };
     // A change is planned only over an egress that works: one change at a time.
     let works = newest.answered_at.is_some() && newest.last_segment_at.is_some();
-    let republished = newest.video != *video;
     let audio_came = has_audio && !newest.has_audio;
     let too_old = now.since(newest.sent_at) >= patience.max_epoch;
     let other_clock = is_of_another_clock(newest, now);
     let wanted = (republished && newest.answered_at.is_some())
         || (works && (audio_came || too_old || other_clock));
-    if wanted && session.restart_at.is_none_or(|at| now >= at) {
+    if wanted && may_start {
         steps.push(Step::StartEpoch);
     }
 }
@@ -307,10 +312,17 @@ fn plan_status(
         Share::RoomGone | Share::Absent => true,
         Share::Present { .. } => false,
     };
+    let records_it = match share {
+        Share::Present { video, .. } => newest.is_some_and(|epoch| epoch.video == *video),
+        _ => true,
+    };
+    // media of what is being replaced says nothing of the next; the replacement is told once: either when LiveKit
+    // accepts it while the session is active, or when an accepted one brings media to a degraded session
+    let fresh = fresh && records_it && !steps.contains(&Step::StartEpoch);
+    let answered = newest.is_some_and(|epoch| epoch.answered_at.is_some());
     match session.status {
-        SessionStatus::Starting | SessionStatus::Degraded if fresh && !lost => {
-            steps.push(Step::Activate);
-        }
+        SessionStatus::Starting if fresh && !lost => steps.push(Step::Activate),
+        SessionStatus::Degraded if fresh && answered && !lost => steps.push(Step::Activate),
         SessionStatus::Active if newest.is_none() || lost => steps.push(Step::Degrade),
         // a planned change counts as an attempt until it brings media, and not for good
         SessionStatus::Active if fresh && session.restart_attempts > 0 => {
@@ -451,6 +463,44 @@ mod tests {
         new.last_segment_at = Some(at(104));
         let both = active(vec![epoch(1), new]);
         assert_eq!(plan(&both, &share("TR_new"), &PATIENCE, at(105)), vec![Step::StopEgress(1)]);
+    }
+
+    #[test]
+    fn a_share_that_came_back_as_another_track_is_back_when_its_own_recording_brings_media() {
+        let lost = Watched {
+            status: SessionStatus::Degraded,
+            share_lost_at: Some(at(105)),
+            ..active(vec![epoch(1)])
+        };
+        let steps = plan(&lost, &share("TR_new"), &PATIENCE, at(106));
+        assert_eq!(steps, [Step::ShareBack, Step::StartEpoch], "the old one's media are no sign");
+        let next = |answered, media| OpenEpoch {
+            video: TrackId::new("TR_new"),
+            answered_at: answered,
+            last_segment_at: media,
+            ..epoch(2)
+        };
+        let known =
+            |second| Watched { status: SessionStatus::Degraded, ..active(vec![epoch(1), second]) };
+        let activates = |second| {
+            plan(&known(second), &Share::Unknown, &PATIENCE, at(110)).contains(&Step::Activate)
+        };
+        assert!(!activates(next(Some(at(107)), None)));
+        assert!(!activates(next(None, Some(at(108)))), "nobody was told that it was accepted");
+        assert!(activates(next(Some(at(107)), Some(at(108)))));
+    }
+
+    #[test]
+    fn a_new_track_that_cannot_be_recorded_yet_is_looked_for_again() {
+        let paused = Watched { restart_at: Some(at(112)), ..active(vec![epoch(1)]) };
+        let steps = plan(&paused, &share("TR_new"), &PATIENCE, at(110));
+        assert_eq!(steps, [Step::ShareLost]);
+        let lost = Watched { share_lost_at: Some(at(110)), ..paused };
+        assert_eq!(plan(&lost, &share("TR_new"), &PATIENCE, at(111)), []);
+        let asks = plan(&lost, &Share::Unknown, &PATIENCE, at(111));
+        assert_eq!(asks, [Step::LookAtRoom, Step::Degrade]);
+        let steps = plan(&lost, &share("TR_new"), &PATIENCE, at(112));
+        assert_eq!(steps, [Step::ShareBack, Step::StartEpoch]);
     }
 
     #[test]

@@ -123,8 +123,8 @@ async fn no_capture_misses_a_segment(bench: Bench) {
     assert!(cleaned.deleted > 100, "deleted {}", cleaned.deleted);
     assert!(cleaned.refused > 20, "refused {}", cleaned.refused);
     assert!(stage.overdue.len() > 20, "held {:?}", stage.overdue);
-    // and with the last pin the last overdue segment goes
-    let horizon = bench.now().plus_seconds(-KEPT);
+    // and with the last pin the last overdue segment goes; ages count from the newest picture, and none came since
+    let horizon = stage.recorded_until().plus_seconds(-KEPT);
     cleanup::run(&bench.deps, PERIOD, false).await.expect("cleaned");
     assert_eq!(stage.due(horizon).await, BTreeSet::new());
     stage.every_row_has_its_bytes().await;
@@ -174,15 +174,19 @@ impl Stage<'_> {
     /// The next segment closes, as soon as its last picture can have been shown.
     async fn record(&mut self) {
         assert!(self.next < RECORDED_LONG, "the recording is over");
-        let closed =
-            self.session.began.plus_seconds(SEGMENT * (i64::try_from(self.next).unwrap() + 1));
         let bench = self.session.bench;
-        let ahead = closed.micros_since(bench.now()).max(0);
+        let index = self.next;
+        self.next += 1;
+        let ahead = self.recorded_until().micros_since(bench.now()).max(0);
         bench.clock.advance_micros(ahead);
-        self.session.record(self.next);
+        self.session.record(index);
         let indexed = livekit_replay::flow::index::index_session(&bench.deps, &self.session.id);
         indexed.await.expect("indexed");
-        self.next += 1;
+    }
+
+    /// Where the newest segment ends.
+    fn recorded_until(&self) -> Timestamp {
+        self.session.began.plus_seconds(SEGMENT * i64::try_from(self.next).expect("few"))
     }
 
     /// Waits for a pass of cleanup that began after now, and looks at what it had to leave.
