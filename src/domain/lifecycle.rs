@@ -2,7 +2,7 @@
 //! conditional updates (`store`): "become this, if you still are one of those it may follow". So news that comes late
 //! or twice changes nothing, and of two that change a row at once one finds it changed.
 
-use super::text_enum::text_enum;
+use super::{text_enum::text_enum, time::Timestamp};
 
 text_enum!(
     /// Where a session stands.
@@ -98,6 +98,19 @@ impl SessionStatus {
     }
 }
 
+/// An egress that is told to stop flushes what it holds; its last frames may be this much younger than the end of their
+/// session.
+const TAIL_US: i64 = 20_000_000;
+
+/// The end of a session's media: its newest frame. What LiveKit went on to record because it could not be told to stop is
+/// not the session's: its media end with it then.
+pub fn media_end(newest: Option<Timestamp>, ended_at: Option<Timestamp>) -> Option<Timestamp> {
+    match (newest, ended_at) {
+        (Some(newest), Some(ended)) if newest.micros_since(ended) > TAIL_US => Some(ended),
+        _ => newest,
+    }
+}
+
 impl ClipStatus {
     /// The states that this one may follow. A ready clip whose file is gone fails; a failed one can be tried again.
     pub fn follows(self) -> &'static [ClipStatus] {
@@ -125,6 +138,16 @@ mod tests {
         for status in ClipStatus::ALL {
             assert_eq!(serde_json::json!(status), status.as_str());
         }
+    }
+
+    #[test]
+    fn a_session_owns_its_tail_and_nothing_of_later() {
+        let at = |seconds: i64| Some(Timestamp::from_micros(seconds * 1_000_000));
+        assert_eq!(media_end(at(100), None), at(100));
+        assert_eq!(media_end(at(90), at(100)), at(90));
+        assert_eq!(media_end(at(120), at(100)), at(120));
+        assert_eq!(media_end(at(121), at(100)), at(100));
+        assert_eq!(media_end(None, at(100)), None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct OpenEpoch {
     pub sent_at: Timestamp,
     /// When LiveKit said yes.
     pub answered_at: Option<Timestamp>,
+    /// Whether its egress is known by name: from the answer, or because LiveKit speaks of one under its path.
+    pub egress_known: bool,
     /// Unanswered after this: failed.
     pub deadline_at: Timestamp,
     /// When its newest segment came.
@@ -90,6 +92,8 @@ pub const MAX_RESTARTS: i32 = 10;
 
 /// Outcome of an epoch of which nothing came for too long.
 const DEAD: &str = "dead";
+/// Outcome of an epoch that LiveKit did not answer for, and of which nothing came.
+const START_FAILED: &str = "start_failed";
 /// A share that was not there twice, this far apart, is not coming back as the same track. Most egresses have ended by
 /// themselves by then.
 const SURELY_GONE: Duration = Duration::from_secs(2);
@@ -114,6 +118,9 @@ pub enum Step {
         /// Why, as kept in the row.
         outcome: &'static str,
     },
+    /// LiveKit's answer got lost with whoever waited for it, but its egress is known and brings media: it counts as
+    /// accepted.
+    Adopt(i32),
     /// Ask LiveKit what the user shares, then plan again.
     LookAtRoom,
     /// Start the next egress.
@@ -133,9 +140,16 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether this is concluded from nothing having come, as far as rows know.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, Step::EndEpoch { outcome, .. } if *outcome == DEAD)
+    /// Whether this is concluded from nothing having come, as far as rows know. A first start that nobody was told of
+    /// fails whatever has come of it.
+    pub fn is_silence(&self, status: SessionStatus) -> bool {
+        match self {
+            Step::EndEpoch { outcome, .. } if *outcome == DEAD => true,
+            Step::EndEpoch { outcome, .. } if *outcome == START_FAILED => {
+                status != SessionStatus::Starting
+            }
+            _ => false,
+        }
     }
 }
 
@@ -187,7 +201,7 @@ fn sort_out_epochs<'a>(
     let mut alive = Vec::new();
     for epoch in &session.open {
         let replaced = newest_with_media.is_some_and(|newest| newest.number > epoch.number);
-        if let Some(outcome) = over(epoch, patience, now) {
+        if let Some(outcome) = over(session.status, epoch, patience, now) {
             steps.push(Step::StopEgress(epoch.number));
             steps.push(Step::EndEpoch { number: epoch.number, outcome });
         } else if stopping || replaced {
@@ -203,14 +217,30 @@ fn sort_out_epochs<'a>(
         } else {
             alive.push(epoch);
         }
+        if is_accepted_unheard(session.status, epoch) {
+            steps.push(Step::Adopt(epoch.number));
+        }
     }
     alive
 }
 
+/// Whether LiveKit must have accepted an epoch although nobody wrote its answer down.
+fn is_accepted_unheard(status: SessionStatus, epoch: &OpenEpoch) -> bool {
+    let proven = epoch.egress_known && epoch.last_segment_at.is_some();
+    status != SessionStatus::Starting && epoch.answered_at.is_none() && proven
+}
+
 /// Why nothing more will come of an epoch, by our own clock alone.
-fn over(epoch: &OpenEpoch, patience: &Patience, now: Timestamp) -> Option<&'static str> {
+fn over(
+    status: SessionStatus,
+    epoch: &OpenEpoch,
+    patience: &Patience,
+    now: Timestamp,
+) -> Option<&'static str> {
     let Some(answered_at) = epoch.answered_at else {
-        return (now > epoch.deadline_at).then_some("start_failed");
+        let comes = epoch.last_segment_at.is_some_and(|at| now.since(at) <= patience.no_segment);
+        let goes_on = comes && status != SessionStatus::Starting;
+        return (now > epoch.deadline_at && !goes_on).then_some(START_FAILED);
     };
     let sign_of_life = epoch.last_segment_at.map_or(answered_at, |at| at.max(answered_at));
     match epoch.stop_sent_at {
@@ -363,6 +393,7 @@ mod tests {
             has_audio: true,
             sent_at: at(0),
             answered_at: Some(at(1)),
+            egress_known: true,
             deadline_at: at(65),
             last_segment_at: Some(at(100)),
             media_end: None,
@@ -557,6 +588,33 @@ mod tests {
         unanswered.last_segment_at = None;
         let steps = plan(&active(vec![unanswered]), &Share::Unknown, &PATIENCE, at(66));
         assert_eq!(steps[1], Step::EndEpoch { number: 1, outcome: "start_failed" });
+    }
+
+    #[test]
+    fn an_unanswered_start_that_brings_media_goes_on_and_is_adopted_once_its_egress_is_known() {
+        let unheard = OpenEpoch { answered_at: None, egress_known: false, ..epoch(2) };
+        let going_on = |session: Watched| plan(&session, &Share::Unknown, &PATIENCE, at(110));
+        assert_eq!(going_on(active(vec![unheard.clone()])), [], "past its deadline");
+        let known = OpenEpoch { egress_known: true, ..unheard.clone() };
+        assert_eq!(going_on(active(vec![known.clone()])), [Step::Adopt(2)]);
+        let stopping = Watched { status: SessionStatus::Stopping, ..active(vec![known.clone()]) };
+        assert_eq!(going_on(stopping), [Step::Adopt(2)], "to be stopped then");
+        // media that came long ago prove that it began, not that it goes on
+        let steps = plan(&active(vec![unheard]), &Share::Unknown, &PATIENCE, at(122));
+        let silence = Step::EndEpoch { number: 2, outcome: "start_failed" };
+        assert!(steps.contains(&silence) && silence.is_silence(SessionStatus::Active), "{steps:?}");
+        // a first start that nobody was told of is nobody's
+        let starting = Watched {
+            status: SessionStatus::Starting,
+            accepted: false,
+            ..active(vec![OpenEpoch { number: 1, ..known }])
+        };
+        let steps = going_on(starting);
+        assert!(
+            steps.contains(&Step::EndEpoch { number: 1, outcome: "start_failed" }),
+            "{steps:?}"
+        );
+        assert!(steps.contains(&Step::End(EndReason::StartFailed)), "{steps:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
+        lifecycle::media_end,
         playlist::segment_file_name,
         retention::{
             KeptSegment, Pressure, RetentionPlan, RetentionRules, SessionAge, plan_retention,
@@ -186,7 +187,8 @@ fn age(session: &session::Model, now: Timestamp) -> SessionAge {
     if session.discard {
         return SessionAge::Discarded;
     }
-    match (session.capturable_until, session.media_ends_at.or(session.ended_at)) {
+    let media_end = media_end(session.media_ends_at, session.ended_at);
+    match (session.capturable_until, media_end.or(session.ended_at)) {
         (Some(capturable_until), Some(media_end)) if !session.status.holds_place() => {
             SessionAge::Ended { media_end, capturable_until }
         }

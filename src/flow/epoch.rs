@@ -1,13 +1,14 @@
 //! Begin an epoch: its row is there, now its directory and its egress. Used by the first start and by every
 //! replacement.
 
-use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
+mod directory;
+
+use std::time::Duration;
 
 use super::{
     Deps, crash,
     idempotency::{self, Held, Kept},
     outbox,
-    stores::{self, Which},
 };
 use crate::{
     domain::{
@@ -29,10 +30,6 @@ use crate::{
 
 /// Past StartEgress's own deadline before an unanswered epoch counts as failed.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
-/// A directory on a hung mount must not hang a start.
-const DIRECTORY_DEADLINE: Duration = Duration::from_secs(5);
-/// A path of ours has five levels, and each may be tidied away once while it is empty.
-const LEVELS_LOST: usize = 5;
 
 /// What a repeat of the request is told, and the key that it has.
 pub type Told = (Held, Kept);
@@ -106,13 +103,34 @@ async fn try_launch(
     row: &epoch::Model,
     told: Option<Told>,
 ) -> Result<()> {
-    make_directory(deps, &row.path).await?;
+    directory::make(deps, &row.path).await?;
     crash::point("after-directory");
     let sent_at = deps.clock.now();
-    let fact = deps.livekit.start_egress(&order(deps, session, row)).await?;
+    let fact = match deps.livekit.start_egress(&order(deps, session, row)).await {
+        Ok(fact) => fact,
+        Err(error) => find_started(deps, session, row, &error).await.ok_or(error)?,
+    };
     let answered_at = deps.clock.now();
     crash::point("after-start-egress");
     keep_answer(deps, row, &fact, (sent_at, answered_at), told).await
+}
+
+/// What LiveKit started of a replacement although it did not say so in time. Of a session's first epoch that is not asked:
+/// whoever started it is told that it failed, and must not be recorded then.
+async fn find_started(
+    deps: &Deps,
+    session: &session::Model,
+    row: &epoch::Model,
+    error: &Error,
+) -> Option<EgressFact> {
+    if error.code() != Code::EgressStartTimeout || row.number == 1 {
+        return None;
+    }
+    let listed = deps.livekit.list_active_egress(Some(&session.room_name)).await.ok()?;
+    listed.into_iter().find(|fact| {
+        let path = fact.directory.as_deref().and_then(|directory| deps.own_path(directory));
+        path == Some(row.path.as_str()) && !fact.state.is_over()
+    })
 }
 
 fn order(deps: &Deps, session: &session::Model, row: &epoch::Model) -> EgressOrder {
@@ -173,16 +191,45 @@ async fn keep_in_row(
     let tx = deps.db.begin().await?;
     // the session first: whoever indexes its first media waits here, or came before
     let locked = session::lock(&tx, &row.session_id).await?;
+    let unheard = is_unheard(&tx, row).await?;
     let kept = epoch::update_if(&tx, &row.session_id, row.number, &open, change).await?;
     let held = locked.filter(|session| kept && session.status.holds_place());
     if let Some(session) = &held {
-        outbox::epoch_accepted(&tx, session, row.number, deps.clock.now()).await?;
+        // who waits for the answer may hear it after others have concluded it
+        if unheard {
+            outbox::epoch_accepted(&tx, session, row.number, deps.clock.now()).await?;
+        }
         if let Some((key, kept)) = told {
             idempotency::keep_in(&tx, &key, kept).await?;
         }
     }
     outbox::commit(deps, tx).await?;
     Ok(held.is_some())
+}
+
+async fn is_unheard(tx: &store::Tx, row: &epoch::Model) -> Result<bool> {
+    let now = epoch::find(tx, &row.session_id, row.number).await?;
+    Ok(now.is_some_and(|now| now.answered_at.is_none()))
+}
+
+/// Takes an epoch whose answer nobody heard for accepted: its egress is known and brings media. Between its host's clock
+/// and ours nothing was measured then.
+pub async fn adopt(deps: &Deps, row: &epoch::Model) -> Result<()> {
+    let now = deps.clock.now();
+    let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
+    let tx = deps.db.begin().await?;
+    let Some(session) = session::lock(&tx, &row.session_id).await? else {
+        return store::rollback(tx).await;
+    };
+    let change = epoch::ActiveModel { answered_at: Set(Some(now)), ..Default::default() };
+    // the answer may have come since
+    let adopted = is_unheard(&tx, row).await?
+        && epoch::update_if(&tx, &row.session_id, row.number, &open, change).await?;
+    if adopted {
+        outbox::epoch_accepted(&tx, &session, row.number, now).await?;
+        tracing::info!(session.id = %row.session_id, epoch = row.number, "an epoch was adopted");
+    }
+    outbox::commit(deps, tx).await
 }
 
 /// Ends an epoch's row.
@@ -240,70 +287,5 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
             tracing::warn!(session.id = %session.id, error = ?error, "the next epoch did not start");
         }
     });
-    Ok(())
-}
-
-/// Our own directories before the egress starts: both sides can write, and we can delete.
-async fn make_directory(deps: &Deps, path: &str) -> Result<()> {
-    // what nothing is mounted on must not be filled up
-    stores::demand_ours(deps, Which::Buffer).await?;
-    let root = deps.config.storage.buffer.clone();
-    let target = root.join(path);
-    let mode = deps.config.storage.buffer_dir_mode;
-    let gid = deps.config.storage.buffer_gid;
-    let work = move || {
-        let mut made = make_tree(&root, &target, mode, gid);
-        // a level that was empty for a moment may have been tidied away under our hands
-        for _ in 0..LEVELS_LOST {
-            match &made {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && root.is_dir() => {
-                    made = make_tree(&root, &target, mode, gid);
-                }
-                _ => break,
-            }
-        }
-        made
-    };
-    let made = deps.stores.buffer.gate.run(DIRECTORY_DEADLINE, work).await;
-    made.map_err(|trouble| unavailable().because(trouble))
-}
-
-fn unavailable() -> Error {
-    Error::new(Code::StorageUnavailable, "The buffer store cannot be written.")
-        .retry_after(Duration::from_secs(10))
-        .retryable()
-}
-
-/// Makes each missing level with exactly the mode and group configured, whatever our umask is. The root itself must
-/// exist: a missing mount point must not be filled up.
-fn make_tree(root: &Path, target: &Path, mode: u32, gid: Option<u32>) -> std::io::Result<()> {
-    use rustix::fs::{CWD, Gid, Mode, chownat};
-    let group = match gid {
-        Some(gid) => gid,
-        None => std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(root)?),
-    };
-    let relative = target.strip_prefix(root).map_err(std::io::Error::other)?;
-    let mut level = root.to_owned();
-    for part in relative.components() {
-        level.push(part);
-        match std::fs::DirBuilder::new().mode(0o700).create(&level) {
-            Ok(()) => {
-                let own = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&level)?);
-                if own != group {
-                    chownat(
-                        CWD,
-                        &level,
-                        None,
-                        Some(Gid::from_raw(group)),
-                        rustix::fs::AtFlags::empty(),
-                    )?;
-                }
-                // after the group: a change of group may clear the set-group-id bit
-                rustix::fs::chmod(&level, Mode::from_raw_mode(mode))?;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::{
     domain::{
         catalogue::{Candidate, Known, candidates, has_hole},
         id::SessionId,
-        lifecycle::SessionStatus,
+        lifecycle::{SessionStatus, media_end},
         playlist::EgressPlaylist,
         time::Timestamp,
     },
@@ -240,7 +240,7 @@ fn known(deps: &Deps, rows: &[Brief]) -> Vec<Known> {
 /// What ended before this is beyond the promised minutes: cleanup may have taken it, so it is not missed.
 fn horizon(deps: &Deps, session: &session::Model) -> Timestamp {
     let now = deps.clock.now();
-    let end = match session.media_ends_at {
+    let end = match media_end(session.media_ends_at, session.ended_at) {
         Some(end) if session.status.is_final() => end.min(now),
         _ => now,
     };

@@ -105,7 +105,7 @@ async fn supervise(
     let mut watched = watch(deps, session, &epochs).await?;
     let mut steps = supervision::plan(&watched, &Share::Unknown, &patience, deps.clock.now());
     let (mut session, mut epochs) = (Cow::Borrowed(session), epochs);
-    if steps.iter().any(Step::is_silence) {
+    if steps.iter().any(|step| step.is_silence(session.status)) {
         // Rows that are silent may only be old: after a pause of ours, or of the store, nobody looked at the disk.
         let Some(now) = look_at_disk(deps, &session).await? else {
             return stop_at_least(deps, &session, &epochs, &steps).await;
@@ -213,6 +213,7 @@ fn open_epoch(row: &epoch::Model) -> OpenEpoch {
         has_audio: row.audio_track_id.is_some(),
         sent_at: row.sent_at,
         answered_at: row.answered_at,
+        egress_known: row.egress_id.is_some(),
         deadline_at: row.deadline_at,
         last_segment_at: row.last_segment_at,
         media_end: None,
@@ -256,6 +257,10 @@ async fn carry_out(
     let row = |number: i32| epochs.iter().find(|row| row.number == number);
     match step {
         Step::LookAtRoom => Ok(()),
+        Step::Adopt(number) => match row(*number) {
+            Some(row) => epoch_flow::adopt(deps, row).await,
+            None => Ok(()),
+        },
         Step::StopEgress(number) => match row(*number) {
             Some(row) => stop_egress(deps, row).await,
             None => Ok(()),

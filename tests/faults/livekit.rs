@@ -1,6 +1,10 @@
 //! LiveKit itself: away, slow, broken, of another mind about our key, or silent about what it did.
 
-use livekit_replay::simulator::{CallAction, SimConfig, Simulator};
+use livekit_replay::{
+    domain::id::SessionId,
+    simulator::{CallAction, SimConfig, Simulator},
+    store::epoch,
+};
 use serde_json::json;
 
 use crate::{
@@ -16,6 +20,7 @@ on_both_engines!(
     livekit_answers_500,
     livekit_rejects_our_key_for_a_while,
     start_egress_times_out_but_did_start,
+    a_replacement_that_did_start_is_kept,
 );
 
 async fn livekit_unreachable(on: On) {
@@ -132,5 +137,32 @@ async fn start_egress_times_out_but_did_start(on: On) {
     let id = again.body["id"].as_str().expect("an id");
     house.holds("ann", id, 3.0).await;
     house.clip("ann", id, 2).await;
+    house.close().await;
+}
+
+/// Here somebody was told long ago that he is recorded: what LiveKit started goes on.
+async fn a_replacement_that_did_start_is_kept(on: On) {
+    let house = House::open(on).await;
+    let (ann, _share) = house.recording("ann").await;
+    house.call_fault("StartTrackCompositeEgress", CallAction::HangAfter, Some(1));
+    let egress = house.egress("ann", &ann).await;
+    house.app.sim.fail_egress(&egress, "broken", 500).expect("failed");
+    house.until_session("ann", &ann, "active", 2).await;
+    let second = async || {
+        let conn = house.app.running.deps.db.conn();
+        let row = epoch::find(conn, &SessionId::new(&ann), 2).await.expect("rows");
+        row.expect("a second epoch")
+    };
+    // who asked for it has given up waiting for the answer, and found it in the list
+    until("the egress is known", async || second().await.host_started_at.is_some()).await;
+    let held = house.session("ann", &ann).await["buffer"]["durationSeconds"].as_f64();
+    house.holds("ann", &ann, held.expect("a length") + 3.0).await;
+    house.clip("ann", &ann, 2).await;
+    assert_eq!(house.app.sim.egresses().len(), 2, "the one that failed and this");
+    assert_eq!(house.running_egresses().len(), 1);
+    assert_eq!(second().await.outcome, None);
+    let told = house.told("ann").await;
+    let restarted = told.iter().filter(|kind| **kind == "replay_buffer_restarted");
+    assert_eq!(restarted.count(), 1, "{told:?}");
     house.close().await;
 }

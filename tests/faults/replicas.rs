@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use livekit_replay::store::{Connect, Db};
+use livekit_replay::{
+    simulator::{CallAction, CallFault},
+    store::{Connect, Db},
+};
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
@@ -85,10 +88,7 @@ impl Three {
         );
         until("somebody has the job in hand", async || self.text(&query).await.is_some()).await;
         let owner = self.text(&query).await.expect("still in hand");
-        let logs = ["service", "second", "third"].map(|name| {
-            std::fs::read_to_string(self.first.place.dir.join(format!("{name}.log")))
-                .expect("a log")
-        });
+        let logs = self.logs();
         // the line `ready` names the process as leases do
         let replica = |log: &String| {
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -96,6 +96,14 @@ impl Three {
             named.next().is_some_and(|name| owner.starts_with(&name))
         };
         (id, logs.iter().position(replica).expect("one of the three"))
+    }
+
+    /// What each of the three wrote, in their order.
+    fn logs(&self) -> [String; 3] {
+        ["service", "second", "third"].map(|name| {
+            std::fs::read_to_string(self.first.place.dir.join(format!("{name}.log")))
+                .expect("a log")
+        })
     }
 
     async fn ask_root(&self, of: &Process) -> Value {
@@ -181,6 +189,42 @@ async fn sigterm_gives_a_job_back_and_loses_none() {
     let ready = three.ready(alive, "ann", &clip).await;
     assert_eq!(ready["gaps"], json!([]), "{ready:#}");
     all[holder].start(None).await;
+    three.close().await;
+}
+
+/// LiveKit accepts a replacement, and whoever asked for it dies before he hears so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_whose_starter_died_is_adopted_by_the_others() {
+    let Some(three) = Three::start().await else { return };
+    let session = three.recording("ann").await;
+    let (id, egress) = (session["id"].as_str().expect("an id"), &session["egressId"]);
+    let sim = &three.first.sim;
+    let method = "StartTrackCompositeEgress".to_owned();
+    let action = CallAction::HangAfter;
+    sim.add_call_fault(CallFault { method, action, times: Some(1), for_ms: None });
+    sim.fail_egress(egress.as_str().expect("an egress"), "broken", 500).expect("failed");
+    until("another egress records", async || sim.egresses().len() == 2).await;
+    let begins = |log: &String| log.contains("starting the next epoch");
+    let starter = three.logs().iter().position(begins).expect("one of the three");
+    let all = three.all();
+    all[starter].kill().await;
+    let answered = format!(
+        "SELECT answered_at::text AS v FROM epoch WHERE session_id = '{id}' AND number = 2 AND answered_at IS NOT NULL"
+    );
+    until("the recording is adopted", async || three.text(&answered).await.is_some()).await;
+    let alive = all[(starter + 1) % 3];
+    let path = format!("/sessions/{id}");
+    until("the session goes on", async || {
+        three.ask(alive, "ann", &path, None).await["status"] == "active"
+    })
+    .await;
+    let body = json!({ "sessionId": id, "durationSeconds": 2 });
+    let clip = three.ask(alive, "ann", "/capture", Some(body)).await;
+    three.ready(alive, "ann", clip["id"].as_str().expect("an id")).await;
+    let shown = three.ask(alive, "ann", &path, None).await;
+    assert_eq!(shown["epoch"], 2, "{shown:#}");
+    assert_eq!(sim.egresses().len(), 2, "the one that failed and the adopted one");
+    all[starter].start(None).await;
     three.close().await;
 }
 

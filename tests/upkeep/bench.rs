@@ -358,6 +358,11 @@ impl Recorded<'_> {
 
     /// Ends the session and its epoch now.
     pub async fn end(&self, capturable_seconds: i64) {
+        self.end_as_of(self.bench.now(), capturable_seconds).await;
+    }
+
+    /// Ends the epoch now, and the session as of a moment before.
+    pub async fn end_as_of(&self, ended_at: Timestamp, capturable_seconds: i64) {
         let (db, now) = (&self.bench.deps.db, self.bench.now());
         let change = epoch::ActiveModel {
             status: Set(epoch::EpochStatus::Ended),
@@ -369,7 +374,7 @@ impl Recorded<'_> {
             .expect("the epoch ends");
         let change = session::ActiveModel {
             status: Set(SessionStatus::Stopped),
-            ended_at: Set(Some(now)),
+            ended_at: Set(Some(ended_at)),
             capturable_until: Set(Some(now.plus_seconds(capturable_seconds))),
             ..Default::default()
         };

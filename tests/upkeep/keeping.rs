@@ -231,6 +231,17 @@ pub async fn what_ended_while_nobody_looked_keeps_what_was_promised(bench: Bench
     bench.close().await;
 }
 
+/// LiveKit could not be told to stop for four minutes: what it recorded then is not what its user is promised.
+pub async fn what_was_recorded_on_after_a_stop_pushes_out_nothing_promised(bench: Bench) {
+    let deps = on_a_full_disk(&bench);
+    let session = fourteen_minutes(&bench).await;
+    session.end_as_of(bench.now().plus_seconds(-240), 7200).await;
+    let counts = cleanup::run(&deps, PERIOD, false).await.expect("a pass");
+    assert!(counts.critical);
+    assert_eq!((counts.condemned, session.segments().await.len()), (0, 420));
+    bench.close().await;
+}
+
 pub async fn a_large_sweep_lets_others_write(bench: Bench) {
     let session = bench.session("anna", "room").await;
     *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);

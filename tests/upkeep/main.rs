@@ -41,6 +41,7 @@ on_both_engines!(
     keeping::an_hour_of_recording_leaves_the_promise_and_little_more,
     keeping::a_critically_full_disk_takes_what_is_beyond_the_promise_and_no_pin,
     keeping::what_ended_while_nobody_looked_keeps_what_was_promised,
+    keeping::what_was_recorded_on_after_a_stop_pushes_out_nothing_promised,
     keeping::a_large_sweep_lets_others_write,
     keeping::a_buffer_goes_when_its_time_is_over_and_nothing_holds_it,
     keeping::nothing_of_others_is_touched,

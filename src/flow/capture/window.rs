@@ -3,7 +3,7 @@
 use super::GapPolicy;
 use crate::{
     domain::{
-        lifecycle::SessionStatus,
+        lifecycle::{SessionStatus, media_end},
         selection::{self, Coverage, Gap, Plan, Selection},
         time::{Timestamp, Window},
         window::{MediaEnd, Precision, ResolvedWindow, WindowRequest, WindowRules, resolve_window},
@@ -32,7 +32,7 @@ fn rules(deps: &Deps, session: &session::Model, arrived_at: Timestamp) -> Window
         SessionStatus::Stopping => {
             MediaEnd::Stopping { ended_at: session.ended_at.unwrap_or(arrived_at) }
         }
-        _ => MediaEnd::Ended(session.media_ends_at),
+        _ => MediaEnd::Ended(media_end(session.media_ends_at, session.ended_at)),
     };
     WindowRules {
         now: arrived_at,
