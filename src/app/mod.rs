@@ -232,7 +232,9 @@ async fn keep_keys(verifier: Arc<Verifier>, deps: Deps) {
 /// only there everybody else is known to be dead; replicas' leases and deadlines run out by themselves.
 async fn take_over(deps: &Deps) -> Result<(), Failure> {
     if deps.db.engine() == store::Engine::Sqlite {
-        let expired = store::epoch::expire_unanswered(deps.db.conn(), deps.clock.now()).await?;
+        let now = deps.clock.now();
+        let signs_until = now.plus(deps.config.buffer.no_segment);
+        let expired = store::epoch::expire_unanswered(deps.db.conn(), now, signs_until).await?;
         if expired > 0 {
             tracing::info!(starts = expired, "giving up what the process before had begun");
         }

@@ -98,9 +98,9 @@ impl SessionStatus {
     }
 }
 
-/// An egress that is told to stop flushes what it holds; its last frames may be this much younger than the end of their
-/// session.
-const TAIL_US: i64 = 20_000_000;
+/// The last frames of an egress that is told to stop may be this much younger than the end of their session: it is told
+/// again for some seconds, and replicas' clocks may differ by half a minute.
+const TAIL_US: i64 = 60_000_000;
 
 /// The end of a session's media: its newest frame. What LiveKit went on to record because it could not be told to stop is
 /// not the session's: its media end with it then.
@@ -145,8 +145,8 @@ mod tests {
         let at = |seconds: i64| Some(Timestamp::from_micros(seconds * 1_000_000));
         assert_eq!(media_end(at(100), None), at(100));
         assert_eq!(media_end(at(90), at(100)), at(90));
-        assert_eq!(media_end(at(120), at(100)), at(120));
-        assert_eq!(media_end(at(121), at(100)), at(100));
+        assert_eq!(media_end(at(160), at(100)), at(160));
+        assert_eq!(media_end(at(161), at(100)), at(100));
         assert_eq!(media_end(None, at(100)), None);
     }
 

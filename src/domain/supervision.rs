@@ -94,6 +94,9 @@ pub const MAX_RESTARTS: i32 = 10;
 const DEAD: &str = "dead";
 /// Outcome of an epoch that LiveKit did not answer for, and of which nothing came.
 const START_FAILED: &str = "start_failed";
+/// An egress that brings media and did not answer is named by LiveKit with the next `reconcile`, or the next but one, unless
+/// it has forgotten it.
+const TO_BE_NAMED: Duration = Duration::from_secs(150);
 /// A share that was not there twice, this far apart, is not coming back as the same track. Most egresses have ended by
 /// themselves by then.
 const SURELY_GONE: Duration = Duration::from_secs(2);
@@ -186,6 +189,8 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
         }
     }
     plan_status(session, newest, share, patience, now, &mut steps);
+    // LiveKit's answer is not waited for: what it tells has to find the session as it is
+    steps.sort_by_key(|step| *step == Step::StartEpoch);
     steps
 }
 
@@ -239,7 +244,8 @@ fn over(
 ) -> Option<&'static str> {
     let Some(answered_at) = epoch.answered_at else {
         let comes = epoch.last_segment_at.is_some_and(|at| now.since(at) <= patience.no_segment);
-        let goes_on = comes && status != SessionStatus::Starting;
+        let named = now <= epoch.deadline_at.plus(TO_BE_NAMED);
+        let goes_on = comes && named && status != SessionStatus::Starting;
         return (now > epoch.deadline_at && !goes_on).then_some(START_FAILED);
     };
     let sign_of_life = epoch.last_segment_at.map_or(answered_at, |at| at.max(answered_at));
@@ -290,8 +296,8 @@ fn plan_with_share(
     let answered = newest.is_some_and(|newest| newest.answered_at.is_some());
     match (session.share_lost_at, republished && !(may_start && answered)) {
         (Some(_), false) => steps.push(Step::ShareBack),
-        (None, true) => steps.push(Step::ShareLost),
-        _ => {}
+        (_, true) => steps.push(Step::ShareLost),
+        (None, false) => {}
     }
     let Some(newest) = newest else {
         if session.restart_attempts >= MAX_RESTARTS {
@@ -340,7 +346,7 @@ fn plan_status(
     let lost = match share {
         Share::Unknown => session.share_lost_at.is_some(),
         Share::RoomGone | Share::Absent => true,
-        Share::Present { .. } => false,
+        Share::Present { .. } => steps.contains(&Step::ShareLost),
     };
     let records_it = match share {
         Share::Present { video, .. } => newest.is_some_and(|epoch| epoch.video == *video),
@@ -525,9 +531,13 @@ mod tests {
     fn a_new_track_that_cannot_be_recorded_yet_is_looked_for_again() {
         let paused = Watched { restart_at: Some(at(112)), ..active(vec![epoch(1)]) };
         let steps = plan(&paused, &share("TR_new"), &PATIENCE, at(110));
-        assert_eq!(steps, [Step::ShareLost]);
+        assert_eq!(steps, [Step::ShareLost, Step::Degrade]);
         let lost = Watched { share_lost_at: Some(at(110)), ..paused };
-        assert_eq!(plan(&lost, &share("TR_new"), &PATIENCE, at(111)), []);
+        assert_eq!(
+            plan(&lost, &share("TR_new"), &PATIENCE, at(111)),
+            [Step::ShareLost, Step::Degrade],
+            "it is there: how long it may be away counts from now"
+        );
         let asks = plan(&lost, &Share::Unknown, &PATIENCE, at(111));
         assert_eq!(asks, [Step::LookAtRoom, Step::Degrade]);
         let steps = plan(&lost, &share("TR_new"), &PATIENCE, at(112));

@@ -113,12 +113,16 @@ async fn stop_orphan(deps: &Deps, fact: &EgressFact) -> Result<Applied> {
     Ok(Applied::StoppedOrphan)
 }
 
-/// Writes what the row did not know yet: the id, the first packet's time, that media flows.
+/// Writes what the row did not know yet: the id, its host's clock, the first packet's time, that media flows.
 async fn learn(deps: &Deps, row: &epoch::Model, fact: &EgressFact) -> Result<()> {
     let mut change = epoch::ActiveModel::default();
     let mut news = false;
     if row.egress_id.is_none() {
         change.egress_id = Set(Some(fact.id.clone()));
+        news = true;
+    }
+    if row.host_started_at.is_none() && fact.requested_at.is_some() {
+        change.host_started_at = Set(fact.requested_at);
         news = true;
     }
     if row.media_started_at.is_none() && fact.media_started_at.is_some() {

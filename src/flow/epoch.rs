@@ -1,14 +1,15 @@
 //! Begin an epoch: its row is there, now its directory and its egress. Used by the first start and by every
 //! replacement.
 
+mod answer;
 mod directory;
 
 use std::time::Duration;
 
+pub use self::answer::adopt;
 use super::{
     Deps, crash,
-    idempotency::{self, Held, Kept},
-    outbox,
+    idempotency::{Held, Kept},
 };
 use crate::{
     domain::{
@@ -17,10 +18,9 @@ use crate::{
         share::Share,
         sizes::{self, Quality},
         time::Timestamp,
-        timeline,
     },
-    error::{Code, Error, Result},
-    livekit::{EgressFact, EgressOrder},
+    error::{Error, Result},
+    livekit::EgressOrder,
     store::{
         self, Set,
         epoch::{self, EpochStatus},
@@ -30,6 +30,9 @@ use crate::{
 
 /// Past StartEgress's own deadline before an unanswered epoch counts as failed.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Those that are not over.
+const OPEN: &[EpochStatus] = &[EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
 
 /// What a repeat of the request is told, and the key that it has.
 pub type Told = (Held, Kept);
@@ -80,8 +83,9 @@ pub fn new_row(
     })
 }
 
-/// Makes the directory and starts the egress of an epoch whose row was just inserted. On an error the row is ended;
-/// whatever LiveKit starts all the same is found by its path and stopped. `told` is kept in the transaction that accepts.
+/// Makes the directory and starts the egress of an epoch whose row was just inserted. On an error the row is ended, and
+/// whatever LiveKit starts all the same is found by its path and stopped; only where a replacement may run, its row waits a
+/// little for a sign of it. `told` is kept in the transaction that accepts.
 pub async fn launch(
     deps: &Deps,
     session: &session::Model,
@@ -90,11 +94,23 @@ pub async fn launch(
 ) -> Result<()> {
     match try_launch(deps, session, &row, told).await {
         Ok(()) => Ok(()),
-        Err(error) => {
+        Err(Failed::Surely(error)) => {
             end(deps, &row, "start_failed", Some(error.chain())).await?;
             Err(error)
         }
+        Err(Failed::Perhaps(error)) => {
+            answer::await_signs(deps, &row).await?;
+            Err(error)
+        }
     }
+}
+
+/// How a start failed.
+enum Failed {
+    /// Nothing is recorded for the row, or may be.
+    Surely(Error),
+    /// An egress may be running, and may go on: it replaces one of which its user was told.
+    Perhaps(Error),
 }
 
 async fn try_launch(
@@ -102,35 +118,17 @@ async fn try_launch(
     session: &session::Model,
     row: &epoch::Model,
     told: Option<Told>,
-) -> Result<()> {
-    directory::make(deps, &row.path).await?;
+) -> std::result::Result<(), Failed> {
+    directory::make(deps, &row.path).await.map_err(Failed::Surely)?;
     crash::point("after-directory");
     let sent_at = deps.clock.now();
     let fact = match deps.livekit.start_egress(&order(deps, session, row)).await {
         Ok(fact) => fact,
-        Err(error) => find_started(deps, session, row, &error).await.ok_or(error)?,
+        Err(error) => answer::find_started(deps, session, row, error).await?,
     };
     let answered_at = deps.clock.now();
     crash::point("after-start-egress");
-    keep_answer(deps, row, &fact, (sent_at, answered_at), told).await
-}
-
-/// What LiveKit started of a replacement although it did not say so in time. Of a session's first epoch that is not asked:
-/// whoever started it is told that it failed, and must not be recorded then.
-async fn find_started(
-    deps: &Deps,
-    session: &session::Model,
-    row: &epoch::Model,
-    error: &Error,
-) -> Option<EgressFact> {
-    if error.code() != Code::EgressStartTimeout || row.number == 1 {
-        return None;
-    }
-    let listed = deps.livekit.list_active_egress(Some(&session.room_name)).await.ok()?;
-    listed.into_iter().find(|fact| {
-        let path = fact.directory.as_deref().and_then(|directory| deps.own_path(directory));
-        path == Some(row.path.as_str()) && !fact.state.is_over()
-    })
+    answer::keep(deps, row, &fact, (sent_at, answered_at), told).await
 }
 
 fn order(deps: &Deps, session: &session::Model, row: &epoch::Model) -> EgressOrder {
@@ -151,87 +149,6 @@ fn order(deps: &Deps, session: &session::Model, row: &epoch::Model) -> EgressOrd
     }
 }
 
-/// Writes the answer into the row, unless the session ended meanwhile: then the egress is stopped at once.
-async fn keep_answer(
-    deps: &Deps,
-    row: &epoch::Model,
-    fact: &EgressFact,
-    (sent_at, answered_at): (Timestamp, Timestamp),
-    told: Option<Told>,
-) -> Result<()> {
-    let offset = fact.requested_at.map(|host| timeline::clock_offset(sent_at, answered_at, host));
-    let change = epoch::ActiveModel {
-        egress_id: Set(Some(fact.id.clone())),
-        sent_at: Set(sent_at),
-        answered_at: Set(Some(answered_at)),
-        host_started_at: Set(fact.requested_at),
-        clock_offset_us: Set(offset),
-        ..Default::default()
-    };
-    let kept = keep_in_row(deps, row, change, told).await;
-    if matches!(kept, Ok(true)) {
-        return Ok(());
-    }
-    // Best effort: if this stop is lost, the reconcile pass finds the egress under our path.
-    if let Err(error) = deps.livekit.stop_egress(&fact.id).await {
-        tracing::warn!(egress.id = %fact.id, error = ?error, "could not stop an unwanted egress");
-    }
-    kept?;
-    Err(Error::new(Code::SessionNotActive, "The session was ended while it was being started."))
-}
-
-/// Whether the epoch was still open and its session still holds its place.
-async fn keep_in_row(
-    deps: &Deps,
-    row: &epoch::Model,
-    change: epoch::ActiveModel,
-    told: Option<Told>,
-) -> Result<bool> {
-    let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
-    let tx = deps.db.begin().await?;
-    // the session first: whoever indexes its first media waits here, or came before
-    let locked = session::lock(&tx, &row.session_id).await?;
-    let unheard = is_unheard(&tx, row).await?;
-    let kept = epoch::update_if(&tx, &row.session_id, row.number, &open, change).await?;
-    let held = locked.filter(|session| kept && session.status.holds_place());
-    if let Some(session) = &held {
-        // who waits for the answer may hear it after others have concluded it
-        if unheard {
-            outbox::epoch_accepted(&tx, session, row.number, deps.clock.now()).await?;
-        }
-        if let Some((key, kept)) = told {
-            idempotency::keep_in(&tx, &key, kept).await?;
-        }
-    }
-    outbox::commit(deps, tx).await?;
-    Ok(held.is_some())
-}
-
-async fn is_unheard(tx: &store::Tx, row: &epoch::Model) -> Result<bool> {
-    let now = epoch::find(tx, &row.session_id, row.number).await?;
-    Ok(now.is_some_and(|now| now.answered_at.is_none()))
-}
-
-/// Takes an epoch whose answer nobody heard for accepted: its egress is known and brings media. Between its host's clock
-/// and ours nothing was measured then.
-pub async fn adopt(deps: &Deps, row: &epoch::Model) -> Result<()> {
-    let now = deps.clock.now();
-    let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
-    let tx = deps.db.begin().await?;
-    let Some(session) = session::lock(&tx, &row.session_id).await? else {
-        return store::rollback(tx).await;
-    };
-    let change = epoch::ActiveModel { answered_at: Set(Some(now)), ..Default::default() };
-    // the answer may have come since
-    let adopted = is_unheard(&tx, row).await?
-        && epoch::update_if(&tx, &row.session_id, row.number, &open, change).await?;
-    if adopted {
-        outbox::epoch_accepted(&tx, &session, row.number, now).await?;
-        tracing::info!(session.id = %row.session_id, epoch = row.number, "an epoch was adopted");
-    }
-    outbox::commit(deps, tx).await
-}
-
 /// Ends an epoch's row.
 pub async fn end(
     deps: &Deps,
@@ -246,9 +163,7 @@ pub async fn end(
         error: Set(error),
         ..Default::default()
     };
-    let open = [EpochStatus::Starting, EpochStatus::Active, EpochStatus::Ending];
-    let ended =
-        epoch::update_if(deps.db.conn(), &row.session_id, row.number, &open, change).await?;
+    let ended = epoch::update_if(deps.db.conn(), &row.session_id, row.number, OPEN, change).await?;
     if ended {
         tracing::info!(session.id = %row.session_id, epoch = row.number, outcome, "epoch ended");
     }
@@ -279,6 +194,7 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
     }
     store::commit(tx).await?;
     crash::point("after-row");
+    tracing::info!(session.id = %session.id, epoch = number, "starting the next epoch");
     metrics::counter!("livekit_replay_epochs_restarted_total").increment(1);
     let (own, session) = (deps.clone(), session.clone());
     deps.tasks.spawn(async move {

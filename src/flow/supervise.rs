@@ -282,7 +282,7 @@ async fn carry_out(
             {
                 Ok(())
             }
-            Some(found) => start_epoch(deps, session, found).await,
+            Some(found) => epoch_flow::start_next(deps, session, found).await,
             None => Ok(()),
         },
         Step::ShareLost => mark_share(deps, session, Some(deps.clock.now())).await,
@@ -326,11 +326,6 @@ async fn stop_egress(deps: &Deps, row: &epoch::Model) -> Result<()> {
     }
 }
 
-async fn start_epoch(deps: &Deps, session: &session::Model, found: &share::Share) -> Result<()> {
-    tracing::info!(session.id = %session.id, epoch = session.current_epoch + 1, "starting the next epoch");
-    epoch_flow::start_next(deps, session, found).await
-}
-
 async fn mark_share(
     deps: &Deps,
     session: &session::Model,
@@ -359,6 +354,10 @@ async fn set_status(deps: &Deps, session: &session::Model, status: SessionStatus
     let Some(before) = session::lock(&tx, &session.id).await? else {
         return store::rollback(tx).await;
     };
+    // somebody changed it since this was planned: the next pass plans anew
+    if before.status != session.status {
+        return store::rollback(tx).await;
+    }
     let changed = session::update_if(&tx, &session.id, status.follows(), change).await?;
     if changed {
         let now = deps.clock.now();

@@ -222,16 +222,29 @@ pub async fn fix_clock<C: Conn>(
 }
 
 /// Lets every unanswered start fail now: this process is the only one (SQLite under its lock) and has just started,
-/// so whoever sent them is dead.
-pub async fn expire_unanswered<C: Conn>(db: &C, now: Timestamp) -> Result<u64> {
-    let outcome = Entity::update_many()
-        .set(ActiveModel { deadline_at: super::Set(now.plus_micros(-1)), ..Default::default() })
-        .filter(Column::Status.eq(EpochStatus::Starting))
-        .filter(Column::AnsweredAt.is_null())
-        .exec(db)
-        .await
-        .map_err(|error| db_error("expiring unanswered starts", error))?;
-    Ok(outcome.rows_affected)
+/// so whoever sent them is dead. Replacements may be running, and have until `signs_until` to show it.
+pub async fn expire_unanswered<C: Conn>(
+    db: &C,
+    now: Timestamp,
+    signs_until: Timestamp,
+) -> Result<u64> {
+    let expire = |deadline: Timestamp, which: Condition| {
+        Entity::update_many()
+            .set(ActiveModel { deadline_at: super::Set(deadline), ..Default::default() })
+            .filter(Column::Status.eq(EpochStatus::Starting))
+            .filter(Column::AnsweredAt.is_null())
+            .filter(Column::DeadlineAt.gt(deadline))
+            .filter(which)
+    };
+    let firsts = Condition::all().add(Column::Number.eq(1));
+    let replacements = Condition::all().add(Column::Number.gt(1));
+    let mut expired = 0;
+    for update in [expire(now.plus_micros(-1), firsts), expire(signs_until, replacements)] {
+        let done = update.exec(db).await;
+        expired +=
+            done.map_err(|error| db_error("expiring unanswered starts", error))?.rows_affected;
+    }
+    Ok(expired)
 }
 
 /// Forgets a session's epochs (after its buffer is gone and nobody needs the mapping any more).

@@ -21,6 +21,8 @@ on_both_engines!(
     livekit_rejects_our_key_for_a_while,
     start_egress_times_out_but_did_start,
     a_replacement_that_did_start_is_kept,
+    a_planned_change_that_did_start_is_kept,
+    a_replacement_that_nobody_can_ask_about_goes_on,
 );
 
 async fn livekit_unreachable(on: On) {
@@ -147,22 +149,63 @@ async fn a_replacement_that_did_start_is_kept(on: On) {
     house.call_fault("StartTrackCompositeEgress", CallAction::HangAfter, Some(1));
     let egress = house.egress("ann", &ann).await;
     house.app.sim.fail_egress(&egress, "broken", 500).expect("failed");
-    house.until_session("ann", &ann, "active", 2).await;
-    let second = async || {
-        let conn = house.app.running.deps.db.conn();
-        let row = epoch::find(conn, &SessionId::new(&ann), 2).await.expect("rows");
-        row.expect("a second epoch")
-    };
-    // who asked for it has given up waiting for the answer, and found it in the list
-    until("the egress is known", async || second().await.host_started_at.is_some()).await;
+    the_second_goes_on(&house, &ann).await;
+    house.close().await;
+}
+
+/// The session was never degraded, and others saw before who had asked that it is recorded.
+async fn a_planned_change_that_did_start_is_kept(on: On) {
+    let house = House::open(on).await;
+    let (ann, _share) = house.recording("ann").await;
+    house.call_fault("StartTrackCompositeEgress", CallAction::HangAfter, Some(1));
+    house.app.sim.publish_audio("r-ann", "ann").expect("a sound");
+    the_second_goes_on(&house, &ann).await;
+    assert!(!house.told("ann").await.contains(&"replay_buffer_degraded"));
+    house.close().await;
+}
+
+/// LiveKit is away when the answer is due: the egress records on and is the session's once it can be asked for.
+async fn a_replacement_that_nobody_can_ask_about_goes_on(on: On) {
+    let house = House::open(on).await;
+    let (ann, _share) = house.recording("ann").await;
+    house.call_fault("StartTrackCompositeEgress", CallAction::HangAfter, Some(1));
+    house.call_fault("ListEgress", CallAction::Hang, None);
+    house.app.sim.set_webhook_urls(Vec::new());
+    let egress = house.egress("ann", &ann).await;
+    house.app.sim.fail_egress(&egress, "broken", 500).expect("failed");
+    until("another is asked for", async || second(&house, &ann).await.is_some()).await;
+    let deadline = async || second(&house, &ann).await.expect("a row").deadline_at;
+    let first = deadline().await;
+    until("nobody answers, and it is given time", async || deadline().await != first).await;
     let held = house.session("ann", &ann).await["buffer"]["durationSeconds"].as_f64();
-    house.holds("ann", &ann, held.expect("a length") + 3.0).await;
+    house.holds("ann", &ann, held.expect("a length") + 2.0).await;
+    house.app.sim.clear_call_faults();
+    house.until_session("ann", &ann, "active", 2).await;
     house.clip("ann", &ann, 2).await;
-    assert_eq!(house.app.sim.egresses().len(), 2, "the one that failed and this");
-    assert_eq!(house.running_egresses().len(), 1);
-    assert_eq!(second().await.outcome, None);
+    assert_eq!(house.app.sim.egresses().len(), 2, "the first and this");
+    house.close().await;
+}
+
+async fn second(house: &House, id: &str) -> Option<epoch::Model> {
+    let conn = house.app.running.deps.db.conn();
+    epoch::find(conn, &SessionId::new(id), 2).await.expect("rows")
+}
+
+/// LiveKit does not answer for the second recording, and it is the session's, told once.
+async fn the_second_goes_on(house: &House, id: &str) {
+    until("a second recording is asked for", async || second(house, id).await.is_some()).await;
+    let asked = second(house, id).await.expect("a row").sent_at;
+    // who asked for it gave up waiting for the answer, found it in the list, and wrote down when he had really asked
+    let is_found = async || second(house, id).await.is_some_and(|row| row.sent_at != asked);
+    until("it is found", is_found).await;
+    house.until_session("ann", id, "active", 2).await;
+    let held = house.session("ann", id).await["buffer"]["durationSeconds"].as_f64();
+    house.holds("ann", id, held.expect("a length") + 3.0).await;
+    house.clip("ann", id, 2).await;
+    until("one egress records", async || house.running_egresses().len() == 1).await;
+    assert_eq!(house.app.sim.egresses().len(), 2, "the first and this");
+    assert_eq!(second(house, id).await.expect("a row").outcome, None);
     let told = house.told("ann").await;
     let restarted = told.iter().filter(|kind| **kind == "replay_buffer_restarted");
     assert_eq!(restarted.count(), 1, "{told:?}");
-    house.close().await;
 }

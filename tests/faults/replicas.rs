@@ -214,6 +214,8 @@ async fn a_recording_whose_starter_died_is_adopted_by_the_others() {
     until("the recording is adopted", async || three.text(&answered).await.is_some()).await;
     let alive = all[(starter + 1) % 3];
     let path = format!("/sessions/{id}");
+    let adopts = |log: &String| log.contains("an epoch was adopted");
+    assert!(three.logs().iter().any(adopts), "by one of the others");
     until("the session goes on", async || {
         three.ask(alive, "ann", &path, None).await["status"] == "active"
     })

@@ -30,11 +30,11 @@ pub fn clock_of(epoch: &epoch::Model) -> Option<LabelClock> {
     Some(LabelClock { clock, offset_us: epoch.clock_offset_us.unwrap_or(0) })
 }
 
-/// What the offset is, before it is kept with the clock.
-fn offset_of(epoch: &epoch::Model) -> i64 {
-    epoch.clock_offset_us.unwrap_or_else(|| match (epoch.answered_at, epoch.host_started_at) {
-        (Some(answered), Some(host)) => clock_offset(epoch.sent_at, answered, host),
-        _ => 0,
+/// What the offset is, before it is kept with the clock. An answer that nobody heard came at some time until now.
+fn offset_of(epoch: &epoch::Model, now: Timestamp) -> i64 {
+    epoch.clock_offset_us.unwrap_or_else(|| match epoch.host_started_at {
+        Some(host) => clock_offset(epoch.sent_at, epoch.answered_at.unwrap_or(now), host),
+        None => 0,
     })
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn fix(
     if started.is_none() && now < bound {
         return Ok(None);
     }
-    let offset = offset_of(epoch);
+    let offset = offset_of(epoch, now);
     let delay = deps.config.livekit.pipeline_delay;
     let delay_ms = delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(0));
     let clock = EpochClock::fix(started, label, pts, offset, delay_ms);
