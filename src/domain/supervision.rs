@@ -62,6 +62,10 @@ pub struct Watched {
     pub status: SessionStatus,
     /// Its epochs that are not over, by number.
     pub open: Vec<OpenEpoch>,
+    /// The newest epoch that was begun, over or not.
+    pub current_epoch: i32,
+    /// What that one was to record.
+    pub wanted: Option<TrackId>,
     /// Whether LiveKit ever accepted a recording of it: only then was its user told that it runs.
     pub accepted: bool,
     /// Since when no share is seen.
@@ -134,6 +138,8 @@ pub enum Step {
     ShareBack,
     /// Media arrives.
     Activate,
+    /// The newest epoch works: replacements that failed before are forgotten.
+    Settle,
     /// Media does not arrive.
     Degrade,
     /// The session is over.
@@ -177,7 +183,9 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     let newest = alive.last().copied();
     match share {
         Share::Unknown => {
-            if newest.is_none() || session.share_lost_at.is_some() {
+            // what is recorded is not what was to be: another track's recording did not come about
+            let other = newest.is_none_or(|epoch| session.wanted.as_ref() != Some(&epoch.video));
+            if other || session.share_lost_at.is_some() {
                 steps.push(Step::LookAtRoom);
             }
         }
@@ -188,7 +196,7 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
             plan_with_share(session, newest, (video, *has_audio), patience, now, &mut steps);
         }
     }
-    plan_status(session, newest, share, patience, now, &mut steps);
+    plan_status(session, &alive, share, patience, now, &mut steps);
     // LiveKit's answer is not waited for: what it tells has to find the session as it is
     steps.sort_by_key(|step| *step == Step::StartEpoch);
     steps
@@ -292,12 +300,14 @@ fn plan_with_share(
 ) {
     let may_start = session.restart_at.is_none_or(|at| now >= at);
     let republished = newest.is_some_and(|newest| newest.video != *video);
-    // what cannot be recorded yet is as good as away: the room is asked again every time
+    // a new track is back when it is recorded; what cannot be yet is as good as away, and asked for again every time
     let answered = newest.is_some_and(|newest| newest.answered_at.is_some());
-    match (session.share_lost_at, republished && !(may_start && answered)) {
+    match (session.share_lost_at, republished) {
         (Some(_), false) => steps.push(Step::ShareBack),
-        (_, true) => steps.push(Step::ShareLost),
-        (None, false) => {}
+        // again: how long it may be away counts from now
+        (Some(_), true) => steps.push(Step::ShareLost),
+        (None, true) if !(may_start && answered) => steps.push(Step::ShareLost),
+        (None, _) => {}
     }
     let Some(newest) = newest else {
         if session.restart_attempts >= MAX_RESTARTS {
@@ -334,15 +344,16 @@ fn is_of_another_clock(epoch: &OpenEpoch, now: Timestamp) -> bool {
 
 fn plan_status(
     session: &Watched,
-    newest: Option<&OpenEpoch>,
+    alive: &[&OpenEpoch],
     share: &Share,
     patience: &Patience,
     now: Timestamp,
     steps: &mut Vec<Step>,
 ) {
-    let fresh = newest
-        .and_then(|epoch| epoch.last_segment_at)
-        .is_some_and(|at| now.since(at) <= patience.no_segment);
+    let newest = alive.last().copied();
+    let is_fresh = |epoch: &OpenEpoch| {
+        epoch.last_segment_at.is_some_and(|at| now.since(at) <= patience.no_segment)
+    };
     let lost = match share {
         Share::Unknown => session.share_lost_at.is_some(),
         Share::RoomGone | Share::Absent => true,
@@ -354,26 +365,40 @@ fn plan_status(
     };
     // media of what is being replaced says nothing of the next; the replacement is told once: either when LiveKit
     // accepts it while the session is active, or when an accepted one brings media to a degraded session
-    let fresh = fresh && records_it && !steps.contains(&Step::StartEpoch);
+    let fresh = newest.is_some_and(is_fresh) && records_it && !steps.contains(&Step::StartEpoch);
     let answered = newest.is_some_and(|epoch| epoch.answered_at.is_some());
+    let nothing_comes = !answered && !alive.iter().any(|epoch| is_fresh(epoch));
     match session.status {
         SessionStatus::Starting if fresh && !lost => steps.push(Step::Activate),
         SessionStatus::Degraded if fresh && answered && !lost => steps.push(Step::Activate),
-        SessionStatus::Active if newest.is_none() || lost => steps.push(Step::Degrade),
-        // a planned change counts as an attempt until it brings media, and not for good
-        SessionStatus::Active if fresh && session.restart_attempts > 0 => {
-            steps.push(Step::Activate);
+        SessionStatus::Active if newest.is_none() || lost || nothing_comes => {
+            steps.push(Step::Degrade);
         }
         SessionStatus::Starting if newest.is_none() && session.restart_attempts > 0 => {
             steps.push(Step::Degrade);
         }
         _ => {}
     }
+    // a change counts as an attempt until it brings media, and not for good
+    let is_newest = newest.is_some_and(|epoch| epoch.number == session.current_epoch);
+    if fresh && answered && is_newest && session.restart_attempts > 0 {
+        steps.push(Step::Settle);
+    }
 }
+
+/// What the attempts count with one more. Another track is no failure of the last one's; and what is tried while another
+/// egress still records never uses up what is left for the day when that one dies.
+pub fn attempts_with(before: i32, same_track: bool, over_a_recording: bool) -> i32 {
+    let next = if same_track { before.saturating_add(1) } else { 1 };
+    if over_a_recording { next.min(LONGEST_PAUSE) } else { next }
+}
+
+/// From this attempt on the pauses grow no more.
+const LONGEST_PAUSE: i32 = 6;
 
 /// How long to wait before the next replacement: 1, 2, 4, 8, 16, then 30 s.
 pub fn back_off(attempts: i32) -> Duration {
-    let exponent = u32::try_from(attempts.clamp(1, 6)).unwrap_or(1) - 1;
+    let exponent = u32::try_from(attempts.clamp(1, LONGEST_PAUSE)).unwrap_or(1) - 1;
     Duration::from_secs((1u64 << exponent).min(30))
 }
 
@@ -410,6 +435,8 @@ mod tests {
     fn active(open: Vec<OpenEpoch>) -> Watched {
         Watched {
             status: SessionStatus::Active,
+            current_epoch: open.last().map_or(1, |epoch| epoch.number),
+            wanted: Some(open.last().map_or(TrackId::new("TR_v"), |epoch| epoch.video.clone())),
             open,
             accepted: true,
             share_lost_at: None,
@@ -454,7 +481,7 @@ mod tests {
     fn a_planned_change_that_brought_media_is_no_failed_attempt() {
         let changed = Watched { restart_attempts: 1, ..active(vec![epoch(1), epoch(2)]) };
         let steps = plan(&changed, &Share::Unknown, &PATIENCE, at(110));
-        assert_eq!(steps, [Step::StopEgress(1), Step::Activate]);
+        assert_eq!(steps, [Step::StopEgress(1), Step::Settle]);
         let silent = OpenEpoch { last_segment_at: None, answered_at: Some(at(105)), ..epoch(2) };
         let waits = Watched { restart_attempts: 1, ..active(vec![epoch(1), silent]) };
         assert_eq!(plan(&waits, &Share::Unknown, &PATIENCE, at(110)), []);
@@ -510,7 +537,7 @@ mod tests {
             ..active(vec![epoch(1)])
         };
         let steps = plan(&lost, &share("TR_new"), &PATIENCE, at(106));
-        assert_eq!(steps, [Step::ShareBack, Step::StartEpoch], "the old one's media are no sign");
+        assert_eq!(steps, [Step::ShareLost, Step::StartEpoch], "the old one's media are no sign");
         let next = |answered, media| OpenEpoch {
             video: TrackId::new("TR_new"),
             answered_at: answered,
@@ -541,7 +568,15 @@ mod tests {
         let asks = plan(&lost, &Share::Unknown, &PATIENCE, at(111));
         assert_eq!(asks, [Step::LookAtRoom, Step::Degrade]);
         let steps = plan(&lost, &share("TR_new"), &PATIENCE, at(112));
-        assert_eq!(steps, [Step::ShareBack, Step::StartEpoch]);
+        assert_eq!(steps, [Step::ShareLost, Step::Degrade, Step::StartEpoch]);
+        // refused: nobody forgets that another track is to be recorded, and media of the old one settle nothing
+        let refused = Watched {
+            current_epoch: 2,
+            wanted: Some(TrackId::new("TR_new")),
+            restart_attempts: 1,
+            ..active(vec![epoch(1)])
+        };
+        assert_eq!(plan(&refused, &Share::Unknown, &PATIENCE, at(113)), [Step::LookAtRoom]);
     }
 
     #[test]
@@ -598,6 +633,23 @@ mod tests {
         unanswered.last_segment_at = None;
         let steps = plan(&active(vec![unanswered]), &Share::Unknown, &PATIENCE, at(66));
         assert_eq!(steps[1], Step::EndEpoch { number: 1, outcome: "start_failed" });
+    }
+
+    #[test]
+    fn a_session_whose_last_recording_died_while_the_next_did_not_answer_is_degraded() {
+        let silent = OpenEpoch { answered_at: None, last_segment_at: None, ..epoch(2) };
+        let alone = active(vec![OpenEpoch { deadline_at: at(165), ..silent.clone() }]);
+        assert_eq!(plan(&alone, &Share::Unknown, &PATIENCE, at(110)), [Step::Degrade]);
+        let both = active(vec![epoch(1), OpenEpoch { deadline_at: at(165), ..silent }]);
+        assert_eq!(plan(&both, &Share::Unknown, &PATIENCE, at(110)), []);
+    }
+
+    #[test]
+    fn other_tracks_are_no_failures_and_a_recording_that_runs_keeps_some_attempts_in_hand() {
+        assert_eq!(attempts_with(3, true, false), 4);
+        assert_eq!(attempts_with(9, false, false), 1);
+        assert_eq!(attempts_with(6, true, true), 6);
+        assert!(attempts_with(i32::MAX, true, true) < MAX_RESTARTS);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
         lifecycle::SessionStatus,
         share::Share,
         sizes::{self, Quality},
+        supervision,
         time::Timestamp,
     },
     error::{Error, Result},
@@ -176,15 +177,14 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
     let now = deps.clock.now();
     let number = session.current_epoch + 1;
     let row = new_row(deps, session, number, chosen, now)?;
+    let attempts = attempts_with_this(deps, session, chosen).await?;
     let tx = deps.db.begin().await?;
     let change = session::ActiveModel {
         current_epoch: Set(number),
         identity: Set(chosen.identity.clone()),
         video_track_id: Set(Some(chosen.video.sid.clone())),
-        restart_attempts: Set(session.restart_attempts + 1),
-        restart_at: Set(Some(
-            now.plus(crate::domain::supervision::back_off(session.restart_attempts + 1)),
-        )),
+        restart_attempts: Set(attempts),
+        restart_at: Set(Some(now.plus(supervision::back_off(attempts)))),
         updated_at: Set(now),
         ..Default::default()
     };
@@ -204,4 +204,12 @@ pub async fn start_next(deps: &Deps, session: &session::Model, chosen: &Share) -
         }
     });
     Ok(())
+}
+
+async fn attempts_with_this(deps: &Deps, session: &session::Model, chosen: &Share) -> Result<i32> {
+    let records =
+        |row: &epoch::Model| matches!(row.status, EpochStatus::Starting | EpochStatus::Active);
+    let over_a_recording = epoch::list(deps.db.conn(), &session.id).await?.iter().any(records);
+    let same_track = session.video_track_id.as_ref() == Some(&chosen.video.sid);
+    Ok(supervision::attempts_with(session.restart_attempts, same_track, over_a_recording))
 }

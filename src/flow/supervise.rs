@@ -2,26 +2,26 @@
 //! is not over, every second or when a fact comes in. Several replicas may do it at once: whoever inserts an epoch's
 //! number starts it, everything else is compare-and-set or harmless twice.
 
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+mod steps;
+
+use std::{collections::HashMap, time::Duration};
 
 use futures::{StreamExt, stream};
 
+use self::steps::carry_out;
 use super::{
-    Deps, egress_fact, epoch as epoch_flow, index, outbox, place, probe,
+    Deps, index,
     stores::{self, Which},
 };
 use crate::{
     domain::{
         id::{RoomName, SessionId},
-        lifecycle::{EndReason, SessionStatus},
+        lifecycle::SessionStatus,
         share,
         supervision::{self, OpenEpoch, Patience, Share, Step, Watched},
-        time::Timestamp,
     },
     error::{Code, Result},
-    livekit::Stopped,
     store::{
-        self, Set,
         epoch::{self, EpochStatus},
         segment, session,
     },
@@ -66,8 +66,10 @@ pub async fn pass(deps: &Deps) -> Result<()> {
     let work = sessions.into_iter().map(|session| {
         let epochs = open.remove(&session.id).unwrap_or_default();
         async move {
-            if let Err(error) = supervise(deps, &session, epochs, Look::IfNeeded).await {
-                tracing::warn!(session.id = %session.id, error = ?error, "supervision failed");
+            let id = session.id.clone();
+            let case = Case { session, epochs };
+            if let Err(error) = supervise(deps, case, Look::IfNeeded).await {
+                tracing::warn!(session.id = %id, error = ?error, "supervision failed");
             }
         }
     });
@@ -86,95 +88,109 @@ pub enum Look {
 
 /// Looks at one session, asking LiveKit what its user shares.
 pub async fn look_at(deps: &Deps, id: &SessionId) -> Result<()> {
-    let Some(session) = session::find(deps.db.conn(), id).await? else { return Ok(()) };
-    if session.status.is_final() {
-        return Ok(());
+    match Case::load(deps, id).await? {
+        Some(case) if !case.session.status.is_final() => supervise(deps, case, Look::Now).await,
+        _ => Ok(()),
     }
-    let mut epochs = epoch::list(deps.db.conn(), id).await?;
-    epochs.retain(|row| row.status != EpochStatus::Ended);
-    supervise(deps, &session, epochs, Look::Now).await
 }
 
-async fn supervise(
-    deps: &Deps,
-    session: &session::Model,
+/// A session as its rows are.
+struct Case {
+    session: session::Model,
+    /// Those that are not over.
     epochs: Vec<epoch::Model>,
-    look: Look,
-) -> Result<()> {
-    let patience = patience(deps);
-    let mut watched = watch(deps, session, &epochs).await?;
-    let mut steps = supervision::plan(&watched, &Share::Unknown, &patience, deps.clock.now());
-    let (mut session, mut epochs) = (Cow::Borrowed(session), epochs);
-    if steps.iter().any(|step| step.is_silence(session.status)) {
-        // Rows that are silent may only be old: after a pause of ours, or of the store, nobody looked at the disk.
-        let Some(now) = look_at_disk(deps, &session).await? else {
-            return stop_at_least(deps, &session, &epochs, &steps).await;
-        };
-        (session, epochs) = (Cow::Owned(now.0), now.1);
-        watched = watch(deps, &session, &epochs).await?;
-        steps = supervision::plan(&watched, &Share::Unknown, &patience, deps.clock.now());
+}
+
+impl Case {
+    async fn load(deps: &Deps, id: &SessionId) -> Result<Option<Case>> {
+        let Some(session) = session::find(deps.db.conn(), id).await? else { return Ok(None) };
+        let mut epochs = epoch::list(deps.db.conn(), id).await?;
+        epochs.retain(|row| row.status != EpochStatus::Ended);
+        Ok(Some(Case { session, epochs }))
     }
-    let session = session.as_ref();
+}
+
+/// What to do, and whether that is certain.
+enum Planned {
+    Surely(Case, Vec<Step>),
+    /// Nothing came, as far as rows know, and the disk cannot be read.
+    Silent(Case, Vec<Step>),
+    /// The session is gone.
+    Gone,
+}
+
+async fn supervise(deps: &Deps, case: Case, look: Look) -> Result<()> {
+    let (mut case, mut steps) = match plan(deps, case, &Share::Unknown).await? {
+        Planned::Surely(case, steps) => (case, steps),
+        Planned::Silent(case, steps) => return stop_at_least(deps, &case, &steps).await,
+        Planned::Gone => return Ok(()),
+    };
     let mut found = None;
-    let wants_look =
-        steps.contains(&Step::LookAtRoom) || (look == Look::Now && session.status.holds_place());
-    if wants_look {
-        if let Some(newest) = watched.open.last_mut() {
-            newest.media_end =
-                segment::find_end(deps.db.conn(), &session.id, newest.number).await?;
-        }
-        match find_share(deps, session).await {
+    let must_look = look == Look::Now && case.session.status.holds_place();
+    if must_look || steps.contains(&Step::LookAtRoom) {
+        match find_share(deps, &case.session).await {
             Ok((share, chosen)) => {
-                steps = supervision::plan(&watched, &share, &patience, deps.clock.now());
-                found = chosen;
+                // the answer may have taken seconds, and others went on meanwhile
+                let Some(now) = Case::load(deps, &case.session.id).await? else { return Ok(()) };
+                let Planned::Surely(now, planned) = plan(deps, now, &share).await? else {
+                    return Ok(());
+                };
+                (case, steps, found) = (now, planned, chosen);
             }
             // LiveKit does not answer: nothing is concluded from silence
             Err(error) => {
-                tracing::debug!(session.id = %session.id, error = ?error, "could not look at the room");
+                tracing::debug!(session.id = %case.session.id, error = ?error, "could not look at the room");
             }
         }
     }
     for step in steps {
-        carry_out(deps, session, &epochs, &step, found.as_ref()).await?;
+        carry_out(deps, &case, &step, found.as_ref()).await?;
     }
     Ok(())
+}
+
+/// What to do. Rows that are silent may only be old: after a pause of ours, or of the store, nobody looked at the disk.
+async fn plan(deps: &Deps, case: Case, share: &Share) -> Result<Planned> {
+    let steps = plan_by_rows(deps, &case, share).await?;
+    if !steps.iter().any(|step| step.is_silence(case.session.status)) {
+        return Ok(Planned::Surely(case, steps));
+    }
+    if let Err(error) = look_at_disk(deps, &case.session.id).await {
+        tracing::warn!(session.id = %case.session.id, error = ?error, "could not look for segments");
+        return Ok(Planned::Silent(case, steps));
+    }
+    let Some(case) = Case::load(deps, &case.session.id).await? else { return Ok(Planned::Gone) };
+    let steps = plan_by_rows(deps, &case, share).await?;
+    Ok(Planned::Surely(case, steps))
+}
+
+async fn plan_by_rows(deps: &Deps, case: &Case, share: &Share) -> Result<Vec<Step>> {
+    let mut watched = watch(deps, case).await?;
+    if *share != Share::Unknown
+        && let Some(newest) = watched.open.last_mut()
+    {
+        newest.media_end =
+            segment::find_end(deps.db.conn(), &case.session.id, newest.number).await?;
+    }
+    Ok(supervision::plan(&watched, share, &patience(deps), deps.clock.now()))
 }
 
 /// Nothing is concluded from a silence that cannot be looked into; but what its user has stopped is not recorded on.
-async fn stop_at_least(
-    deps: &Deps,
-    session: &session::Model,
-    epochs: &[epoch::Model],
-    steps: &[Step],
-) -> Result<()> {
-    if session.status != SessionStatus::Stopping {
+async fn stop_at_least(deps: &Deps, case: &Case, steps: &[Step]) -> Result<()> {
+    if case.session.status != SessionStatus::Stopping {
         return Ok(());
     }
     for step in steps.iter().filter(|step| matches!(step, Step::StopEgress(_))) {
-        carry_out(deps, session, epochs, step, None).await?;
+        carry_out(deps, case, step, None).await?;
     }
     Ok(())
 }
 
-/// The session and its open epochs after what is on disk was indexed; `None` when the disk cannot be read or the
-/// session is gone: nothing is concluded from silence then.
-async fn look_at_disk(
-    deps: &Deps,
-    session: &session::Model,
-) -> Result<Option<(session::Model, Vec<epoch::Model>)>> {
+/// Indexes what is on disk.
+async fn look_at_disk(deps: &Deps, id: &SessionId) -> Result<()> {
     // where nothing is mounted every egress seems to be dead
-    let indexed = async {
-        stores::demand_ours(deps, Which::Buffer).await?;
-        index::index_session(deps, &session.id).await
-    };
-    if let Err(error) = indexed.await {
-        tracing::warn!(session.id = %session.id, error = ?error, "could not look for segments");
-        return Ok(None);
-    }
-    let Some(session) = session::find(deps.db.conn(), &session.id).await? else { return Ok(None) };
-    let mut epochs = epoch::list(deps.db.conn(), &session.id).await?;
-    epochs.retain(|row| row.status != EpochStatus::Ended);
-    Ok(Some((session, epochs)))
+    stores::demand_ours(deps, Which::Buffer).await?;
+    index::index_session(deps, id).await.map(drop)
 }
 
 fn patience(deps: &Deps) -> Patience {
@@ -186,7 +202,7 @@ fn patience(deps: &Deps) -> Patience {
     }
 }
 
-async fn watch(deps: &Deps, session: &session::Model, epochs: &[epoch::Model]) -> Result<Watched> {
+async fn watch(deps: &Deps, Case { session, epochs }: &Case) -> Result<Watched> {
     let starting = session.status == SessionStatus::Starting;
     let gives_up = session.restart_attempts >= supervision::MAX_RESTARTS;
     // those that are over matter in two cases only
@@ -198,6 +214,8 @@ async fn watch(deps: &Deps, session: &session::Model, epochs: &[epoch::Model]) -
     Ok(Watched {
         status: session.status,
         open: epochs.iter().map(open_epoch).collect(),
+        current_epoch: session.current_epoch,
+        wanted: session.video_track_id.clone(),
         accepted: !starting || all.iter().any(|row| row.answered_at.is_some()),
         share_lost_at: session.share_lost_at,
         restart_attempts: session.restart_attempts,
@@ -245,135 +263,6 @@ async fn find_share(
         Err(error) if error.code() == Code::ScreenShareNotFound => Ok((Share::Absent, None)),
         Err(error) => Err(error),
     }
-}
-
-async fn carry_out(
-    deps: &Deps,
-    session: &session::Model,
-    epochs: &[epoch::Model],
-    step: &Step,
-    found: Option<&share::Share>,
-) -> Result<()> {
-    let row = |number: i32| epochs.iter().find(|row| row.number == number);
-    match step {
-        Step::LookAtRoom => Ok(()),
-        Step::Adopt(number) => match row(*number) {
-            Some(row) => epoch_flow::adopt(deps, row).await,
-            None => Ok(()),
-        },
-        Step::StopEgress(number) => match row(*number) {
-            Some(row) => stop_egress(deps, row).await,
-            None => Ok(()),
-        },
-        Step::EndEpoch { number, outcome } => match row(*number) {
-            Some(row) => {
-                egress_fact::index_quietly(deps, row).await;
-                epoch_flow::end(deps, row, outcome, None).await?;
-                deps.wake.jobs.notify_waiters();
-                Ok(())
-            }
-            None => Ok(()),
-        },
-        Step::StartEpoch => match found {
-            // one that replaces another waits for the store: no attempt is spent on a disk without room
-            Some(_)
-                if session.restart_attempts > 0
-                    && !probe::is_writable(deps, Which::Buffer).await =>
-            {
-                Ok(())
-            }
-            Some(found) => epoch_flow::start_next(deps, session, found).await,
-            None => Ok(()),
-        },
-        Step::ShareLost => mark_share(deps, session, Some(deps.clock.now())).await,
-        Step::ShareBack => mark_share(deps, session, None).await,
-        Step::Activate => set_status(deps, session, SessionStatus::Active).await,
-        Step::Degrade => set_status(deps, session, SessionStatus::Degraded).await,
-        Step::End(reason) => end(deps, session, *reason).await,
-        Step::Finish => {
-            index::index_session(deps, &session.id).await?;
-            place::finish(deps, session).await.map(drop)
-        }
-    }
-}
-
-/// Tells an epoch's egress to stop. The first time is remembered: flushing is counted from there.
-async fn stop_egress(deps: &Deps, row: &epoch::Model) -> Result<()> {
-    let Some(egress) = &row.egress_id else { return Ok(()) };
-    if row.stop_sent_at.is_none() {
-        let change = epoch::ActiveModel {
-            status: Set(EpochStatus::Ending),
-            stop_sent_at: Set(Some(deps.clock.now())),
-            ..Default::default()
-        };
-        let open = [EpochStatus::Starting, EpochStatus::Active];
-        epoch::update_if(deps.db.conn(), &row.session_id, row.number, &open, change).await?;
-    }
-    match deps.livekit.stop_egress(egress).await {
-        Ok(Stopped::Ending) => Ok(()),
-        Ok(Stopped::AlreadyOver) => {
-            egress_fact::index_quietly(deps, row).await;
-            epoch_flow::end(deps, row, "stopped", None).await?;
-            deps.wake.supervisor.notify_one();
-            deps.wake.jobs.notify_waiters();
-            Ok(())
-        }
-        // a dead egress answers nothing; the stop is repeated until the flush time is over
-        Err(error) => {
-            tracing::debug!(egress.id = %egress, error = ?error, "stop was not answered");
-            Ok(())
-        }
-    }
-}
-
-async fn mark_share(
-    deps: &Deps,
-    session: &session::Model,
-    lost_at: Option<Timestamp>,
-) -> Result<()> {
-    let change = session::ActiveModel {
-        share_lost_at: Set(lost_at),
-        updated_at: Set(deps.clock.now()),
-        ..Default::default()
-    };
-    session::update_if(deps.db.conn(), &session.id, SessionStatus::HOLDING, change).await.map(drop)
-}
-
-async fn set_status(deps: &Deps, session: &session::Model, status: SessionStatus) -> Result<()> {
-    let mut change = session::ActiveModel {
-        status: Set(status),
-        updated_at: Set(deps.clock.now()),
-        ..Default::default()
-    };
-    if status == SessionStatus::Active {
-        change.restart_attempts = Set(0);
-        change.restart_at = Set(None);
-    }
-    let tx = deps.db.begin().await?;
-    // locked before it is read: which change this is depends on how the row really was
-    let Some(before) = session::lock(&tx, &session.id).await? else {
-        return store::rollback(tx).await;
-    };
-    // somebody changed it since this was planned: the next pass plans anew
-    if before.status != session.status {
-        return store::rollback(tx).await;
-    }
-    let changed = session::update_if(&tx, &session.id, status.follows(), change).await?;
-    if changed {
-        let now = deps.clock.now();
-        outbox::session_changed(&tx, &session.id, before.status, status, now).await?;
-    }
-    outbox::commit(deps, tx).await?;
-    if changed {
-        tracing::info!(session.id = %session.id, status = %status, "session status changed");
-    }
-    Ok(())
-}
-
-/// A session that ends by itself ends where its share was lost.
-async fn end(deps: &Deps, session: &session::Model, reason: EndReason) -> Result<()> {
-    let ended_at = session.share_lost_at.unwrap_or_else(|| deps.clock.now());
-    place::end(deps, session, reason, ended_at).await.map(drop)
 }
 
 /// Looks at every session of a room whose share a webhook spoke of.

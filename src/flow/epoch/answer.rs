@@ -44,7 +44,8 @@ pub(super) async fn keep(
     if let Err(error) = deps.livekit.stop_egress(&fact.id).await {
         tracing::warn!(egress.id = %fact.id, error = ?error, "could not stop an unwanted egress");
     }
-    Err(Failed::Surely(error))
+    // what a replacement has recorded by now belongs to the session that ended: its row is over when that has come
+    Err(if replaces(row) { Failed::Perhaps(error) } else { Failed::Surely(error) })
 }
 
 /// Whether the epoch was still open and its session still holds its place.
