@@ -4,7 +4,7 @@
 use livekit_replay::{
     config::Webhook,
     domain::{event::EventKind, id::UserId},
-    store::{self, event},
+    store::{self, delivery, event},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -191,10 +191,13 @@ async fn what_is_given_up_begins_anew_when_an_operator_says_so(engine: Engine) {
         app.clock.advance_micros((15 * 3600) * 1_000_000);
     }
     until_settled(&app, "dead", 2).await;
+    // and a third of an endpoint that is in no settings any more: it would wait for nobody
+    dead_for(&app, "taken-out").await;
+    until_settled(&app, "dead", 3).await;
 
     let (status, told) = again(&app, "/admin/events/redeliver?dryRun").await;
     assert_eq!((status, told), (200, json!({ "deliveries": 2, "dryRun": true })));
-    until_settled(&app, "dead", 2).await;
+    until_settled(&app, "dead", 3).await;
     let (status, told) = again(&app, "/admin/events/redeliver").await;
     assert_eq!((status, told), (200, json!({ "deliveries": 2, "dryRun": false })));
     assert_eq!(names(&arrive(&app, &gone, 2).await), ["a", "b"], "the oldest first");
@@ -213,6 +216,18 @@ async fn what_is_given_up_begins_anew_when_an_operator_says_so(engine: Engine) {
     let done: Vec<_> = log["entries"].as_array().expect("lines").iter().collect();
     assert_eq!(done.len(), 2, "a dry run did nothing: {log:#}");
     app.stop().await;
+}
+
+/// A delivery to an endpoint of that name that was given up.
+async fn dead_for(app: &App, endpoint: &str) {
+    let scope = event::Scope::Of(UserId::new("ann"));
+    let events = event::list_after(app.deps.db.conn(), &scope, 0, 1).await.expect("events");
+    let now = app.deps.clock.now();
+    let event = (&events[0].id, &events[0].user_id, events[0].seq.expect("a place"));
+    let tx = app.deps.db.begin().await.expect("a transaction");
+    delivery::enqueue(&tx, event, endpoint, now).await.expect("queued");
+    delivery::give_up_before(&tx, now.plus_seconds(1), now).await.expect("given up");
+    store::commit(tx).await.expect("committed");
 }
 
 async fn again(app: &App, path: &str) -> (u16, Value) {
