@@ -132,6 +132,8 @@ pub enum Step {
     LookAtRoom,
     /// Start the next egress.
     StartEpoch,
+    /// What the newest epoch records is what the user shares after all.
+    Keep,
     /// The share is gone for the moment.
     ShareLost,
     /// The share is (still, again) there.
@@ -184,8 +186,12 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     match share {
         Share::Unknown => {
             // what is recorded is not what was to be: another track's recording did not come about
-            let other = newest.is_none_or(|epoch| session.wanted.as_ref() != Some(&epoch.video));
-            if other || session.share_lost_at.is_some() {
+            let other = newest.is_none_or(|epoch| {
+                session.wanted.as_ref().is_some_and(|wanted| *wanted != epoch.video)
+            });
+            if newest.is_some_and(|newest| began_after_the_loss(session, newest)) {
+                steps.push(Step::ShareBack);
+            } else if other || session.share_lost_at.is_some() {
                 steps.push(Step::LookAtRoom);
             }
         }
@@ -200,6 +206,13 @@ pub fn plan(session: &Watched, share: &Share, patience: &Patience, now: Timestam
     // LiveKit's answer is not waited for: what it tells has to find the session as it is
     steps.sort_by_key(|step| *step == Step::StartEpoch);
     steps
+}
+
+/// Whether the newest epoch brings media of a share that came after the one that was lost.
+fn began_after_the_loss(session: &Watched, newest: &OpenEpoch) -> bool {
+    let is_newest = newest.number == session.current_epoch && newest.answered_at.is_some();
+    let later = session.share_lost_at.is_some_and(|lost| newest.sent_at >= lost);
+    is_newest && later && newest.last_segment_at.is_some()
 }
 
 /// Ends epochs that are dead or done, stops those that a newer one has replaced; answers the rest.
@@ -218,9 +231,8 @@ fn sort_out_epochs<'a>(
             steps.push(Step::StopEgress(epoch.number));
             steps.push(Step::EndEpoch { number: epoch.number, outcome });
         } else if stopping || replaced {
-            let again = Duration::from_secs(5);
             if epoch.answered_at.is_some()
-                && epoch.stop_sent_at.is_none_or(|sent| now.since(sent) >= again)
+                && epoch.stop_sent_at.is_none_or(|sent| is_time_again(now.since(sent)))
             {
                 steps.push(Step::StopEgress(epoch.number));
             }
@@ -235,6 +247,12 @@ fn sort_out_epochs<'a>(
         }
     }
     alive
+}
+
+/// A stop that brought nothing is said again: in every fifth second, not with every look in between.
+fn is_time_again(since_the_first: Duration) -> bool {
+    let seconds = since_the_first.as_secs();
+    seconds >= 5 && seconds.is_multiple_of(5)
 }
 
 /// Whether LiveKit must have accepted an epoch although nobody wrote its answer down.
@@ -321,6 +339,9 @@ fn plan_with_share(
         }
         return;
     };
+    if !republished && session.wanted.as_ref().is_some_and(|wanted| wanted != video) {
+        steps.push(Step::Keep);
+    }
     // A change is planned only over an egress that works: one change at a time.
     let works = newest.answered_at.is_some() && newest.last_segment_at.is_some();
     let audio_came = has_audio && !newest.has_audio;
@@ -355,7 +376,7 @@ fn plan_status(
         epoch.last_segment_at.is_some_and(|at| now.since(at) <= patience.no_segment)
     };
     let lost = match share {
-        Share::Unknown => session.share_lost_at.is_some(),
+        Share::Unknown => session.share_lost_at.is_some() && !steps.contains(&Step::ShareBack),
         Share::RoomGone | Share::Absent => true,
         Share::Present { .. } => steps.contains(&Step::ShareLost),
     };
@@ -633,6 +654,35 @@ mod tests {
         unanswered.last_segment_at = None;
         let steps = plan(&active(vec![unanswered]), &Share::Unknown, &PATIENCE, at(66));
         assert_eq!(steps[1], Step::EndEpoch { number: 1, outcome: "start_failed" });
+    }
+
+    #[test]
+    fn an_epoch_begun_after_the_loss_that_brings_media_brings_the_share_back_unasked() {
+        let back = OpenEpoch { sent_at: at(105), ..epoch(2) };
+        let lost = |open| Watched {
+            status: SessionStatus::Degraded,
+            share_lost_at: Some(at(104)),
+            ..active(open)
+        };
+        let of = |open| plan(&lost(open), &Share::Unknown, &PATIENCE, at(110));
+        assert_eq!(of(vec![back.clone()]), [Step::ShareBack, Step::Activate]);
+        // the tail of the one that was lost says nothing
+        assert_eq!(of(vec![epoch(2)]), [Step::LookAtRoom]);
+        let silent = OpenEpoch { answered_at: Some(at(106)), last_segment_at: None, ..back };
+        assert_eq!(of(vec![silent]), [Step::LookAtRoom]);
+    }
+
+    #[test]
+    fn who_shares_again_what_is_recorded_is_not_looked_at_for_ever() {
+        let other = Watched { wanted: Some(TrackId::new("TR_gone")), ..active(vec![epoch(1)]) };
+        assert_eq!(plan(&other, &Share::Unknown, &PATIENCE, at(110)), [Step::LookAtRoom]);
+        assert_eq!(plan(&other, &share("TR_v"), &PATIENCE, at(110)), [Step::Keep]);
+        let unknown = Watched { wanted: None, ..active(vec![epoch(1)]) };
+        assert_eq!(plan(&unknown, &Share::Unknown, &PATIENCE, at(110)), []);
+        assert_eq!(
+            plan(&Watched { wanted: None, ..active(vec![]) }, &Share::Unknown, &PATIENCE, at(110)),
+            [Step::LookAtRoom, Step::Degrade]
+        );
     }
 
     #[test]

@@ -132,6 +132,10 @@ async fn supervise(deps: &Deps, case: Case, look: Look) -> Result<()> {
             Ok((share, chosen)) => {
                 // the answer may have taken seconds, and others went on meanwhile
                 let Some(now) = Case::load(deps, &case.session.id).await? else { return Ok(()) };
+                // the room that they saw was younger
+                if now.session.current_epoch != case.session.current_epoch {
+                    return Ok(());
+                }
                 let Planned::Surely(now, planned) = plan(deps, now, &share).await? else {
                     return Ok(());
                 };

@@ -60,6 +60,10 @@ pub(super) async fn carry_out(
         Step::ShareLost => mark_share(deps, session, Some(deps.clock.now())).await,
         Step::ShareBack => mark_share(deps, session, None).await,
         Step::Activate => set_status(deps, session, SessionStatus::Active).await,
+        Step::Keep => match found {
+            Some(found) => keep(deps, session, found).await,
+            None => Ok(()),
+        },
         Step::Settle => settle(deps, session).await,
         Step::Degrade => set_status(deps, session, SessionStatus::Degraded).await,
         Step::End(reason) => end(deps, session, *reason).await,
@@ -150,7 +154,7 @@ async fn set_status(deps: &Deps, session: &session::Model, status: SessionStatus
     Ok(())
 }
 
-/// Replacements that failed before are forgotten.
+/// Replacements that failed before are forgotten, unless another has begun since.
 async fn settle(deps: &Deps, session: &session::Model) -> Result<()> {
     let change = session::ActiveModel {
         restart_attempts: Set(0),
@@ -158,7 +162,33 @@ async fn settle(deps: &Deps, session: &session::Model) -> Result<()> {
         updated_at: Set(deps.clock.now()),
         ..Default::default()
     };
-    session::update_if(deps.db.conn(), &session.id, SessionStatus::HOLDING, change).await.map(drop)
+    change_as_planned(deps, session, change).await
+}
+
+/// What is recorded is what is shared: the track that could not be recorded is not waited for any more.
+async fn keep(deps: &Deps, session: &session::Model, found: &share::Share) -> Result<()> {
+    let change = session::ActiveModel {
+        identity: Set(found.identity.clone()),
+        video_track_id: Set(Some(found.video.sid.clone())),
+        updated_at: Set(deps.clock.now()),
+        ..Default::default()
+    };
+    change_as_planned(deps, session, change).await
+}
+
+/// Changes a session that is recorded as it was when this was planned.
+async fn change_as_planned(
+    deps: &Deps,
+    session: &session::Model,
+    change: session::ActiveModel,
+) -> Result<()> {
+    let tx = deps.db.begin().await?;
+    let locked = session::lock(&tx, &session.id).await?;
+    if locked.is_none_or(|now| now.current_epoch != session.current_epoch) {
+        return store::rollback(tx).await;
+    }
+    session::update_if(&tx, &session.id, SessionStatus::HOLDING, change).await?;
+    store::commit(tx).await
 }
 
 /// A session that ends by itself ends where its share was lost, or where its media end: LiveKit may have said that the
