@@ -47,8 +47,8 @@ pub mod usage;
 pub mod webhook;
 pub mod wish;
 
-/// A value of a row's change; what is not `Set` stays as it is.
-pub use sea_orm::ActiveValue::Set;
+/// A value of a row's change, or none: what is not `Set` stays as it is.
+pub use sea_orm::ActiveValue::{NotSet, Set};
 
 /// A transaction; dropped without `commit` it is rolled back.
 pub type Tx = DatabaseTransaction;

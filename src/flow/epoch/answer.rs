@@ -1,15 +1,13 @@
 //! LiveKit's answer to a start: heard and written down, found in its list when it was not heard, or concluded from what
 //! the egress brings.
 
-use sea_orm::ActiveValue::NotSet;
-
 use super::{Failed, OPEN, Told};
 use crate::{
     domain::{time::Timestamp, timeline},
     error::{Code, Error, Result},
     flow::{Deps, idempotency, outbox},
     livekit::EgressFact,
-    store::{self, Set, epoch, session},
+    store::{self, NotSet, Set, epoch, session},
 };
 
 /// Writes the answer into the row, unless the session ended meanwhile: then the egress is stopped at once.
