@@ -23,6 +23,7 @@ on_both_engines!(
     a_replacement_that_did_start_is_kept,
     a_planned_change_that_did_start_is_kept,
     a_replacement_that_nobody_can_ask_about_goes_on,
+    a_share_that_came_back_while_livekit_refused,
 );
 
 async fn livekit_unreachable(on: On) {
@@ -183,6 +184,24 @@ async fn a_replacement_that_nobody_can_ask_about_goes_on(on: On) {
     house.until_session("ann", &ann, "active", 2).await;
     house.clip("ann", &ann, 2).await;
     assert_eq!(house.app.sim.egresses().len(), 2, "the first and this");
+    house.close().await;
+}
+
+/// The old track's egress still has young segments when the new track's is refused: that is no recording.
+async fn a_share_that_came_back_while_livekit_refused(on: On) {
+    let house = House::open(on).await;
+    let (ann, share) = house.recording("ann").await;
+    let refused = CallAction::Error { code: "unavailable".to_owned(), msg: "no worker".to_owned() };
+    house.call_fault("StartTrackCompositeEgress", refused, Some(3));
+    house.app.sim.unpublish_share(&share).expect("gone");
+    house.shares("ann");
+    // three were refused, with a pause after each
+    house.until_session("ann", &ann, "active", 5).await;
+    house.clip("ann", &ann, 2).await;
+    let told = house.told("ann").await;
+    let count = |wanted: &str| told.iter().filter(|kind| **kind == wanted).count();
+    assert_eq!(count("replay_buffer_restarted"), 1, "{told:?}");
+    assert_eq!(count("replay_buffer_degraded"), 1, "{told:?}");
     house.close().await;
 }
 
