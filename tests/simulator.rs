@@ -234,7 +234,8 @@ async fn a_twenty_second_recording_decodes_frame_by_frame_and_beep_by_beep() {
     }
     assert!(frames >= 20 * 30, "{frames}");
     assert!(beeps.len() >= 19, "{beeps:?}");
-    for beep in &beeps {
+    // one that sounded already when the recording began was not heard from its beginning
+    for beep in beeps.iter().filter(|beep| **beep > 3600.001) {
         let into_second = (first_packet_ms + (beep - 3600.0) * 1000.0).rem_euclid(1000.0);
         let error = into_second.min(1000.0 - into_second);
         assert!(error < 15.0, "{error} ms at {beep}");

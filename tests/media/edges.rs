@@ -4,6 +4,7 @@ use std::{collections::HashSet, path::Path, process::Command};
 
 use livekit_replay::media::{
     cut::CutOutcome,
+    exact::Unfit,
     ts::{demux, unwrap_pts},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -271,6 +272,7 @@ async fn parts_of_several_epochs_are_joined_at_exact_edges() {
     let second = Recording::make(Kind { first_number: 900, ..TWO });
     let dir = Scratch::new();
     let mut random = StdRng::seed_from_u64(seed());
+    let mut twins = 0;
     for _ in 0..6 {
         let mut cut = |from: i64, to: i64| {
             let begin = random.random_range(from..to - 20);
@@ -285,6 +287,12 @@ async fn parts_of_several_epochs_are_joined_at_exact_edges() {
         ];
         let context = format!("{a:?} {b:?} {c:?}");
         let made = make(parts, EXACT, &dir.0).await.unwrap();
+        if made.unfit == Some(Unfit::TwinKeys) {
+            // by chance a part ends with a key picture alone, and the next begins on one: `fallback` has that case
+            twins += 1;
+            assert!(twins < 3, "{context}");
+            continue;
+        }
         assert_eq!(made.unfit, None, "{context}");
         let numbers: Vec<_> = [a, b, c].into_iter().flat_map(|cut| cut.0..cut.1).collect();
         for options in [&[][..], &["-ignore_editlist", "1"]] {
