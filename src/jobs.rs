@@ -95,10 +95,10 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
     let outcome = tokio::select! {
         outcome = &mut work => Some(outcome),
         () = lost(deps, leased) => {
-            // let the attempt kill its FFmpeg and clean up behind itself
+            // let the attempt kill its FFmpeg and clean up behind itself; one that was done a moment ago has no lease
+            // either, and what follows a clip follows it all the same
             cancel.cancel();
-            let _ = work.await;
-            None
+            Some(work.await).filter(|outcome| matches!(outcome, Ok(Ok(()))))
         }
     };
     let written = match outcome {
@@ -108,11 +108,11 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
             None => Ok(()),
         },
         Some(Ok(Err(_))) if deps.stop.is_cancelled() => work::hand_back(deps, leased).await,
-        Some(Ok(Err(error))) => after(deps, leased, &error).await,
+        Some(Ok(Err(error))) => keeping_lease(deps, leased, after(deps, leased, &error)).await,
         Some(Err(panic)) => {
             let text = panic_text(panic.as_ref());
             let error = Error::internal("making a clip", format!("panic: {text}")).retryable();
-            work::failed(deps, leased, &error).await
+            keeping_lease(deps, leased, work::failed(deps, leased, &error)).await
         }
         None => {
             tracing::info!(job.id = %leased.job.id, "lease lost or job cancelled");
@@ -122,6 +122,21 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
     if let Err(error) = written {
         // the lease runs out and somebody takes the job up again
         tracing::warn!(job.id = %leased.job.id, error = error.chain(), "a job's end was not kept");
+    }
+}
+
+/// What a failed attempt is followed by may take long, too: a file that is whole already is read to its end.
+async fn keeping_lease<T>(deps: &Deps, leased: &Leased, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(work::RENEW) => {
+                if let Err(error) = work::renew(deps, leased).await {
+                    tracing::warn!(error = error.chain(), "renewing a lease failed");
+                }
+            }
+        }
     }
 }
 

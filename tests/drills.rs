@@ -8,7 +8,7 @@ use livekit_replay::{
     simulator::Share,
     store::{Connect, Db, schema},
 };
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use sea_orm::{ConnectionTrait, Database};
 use serde_json::{Value, json};
 use support::{On, Place, TestApp};
@@ -18,6 +18,9 @@ on_both_engines!(
     a_lost_database_is_made_anew_from_the_clips_records,
     a_copy_of_an_older_release_is_brought_up_and_a_strange_one_refused,
     a_file_copied_with_its_log_is_put_back_whole,
+    what_owners_said_since_a_copy_is_kept,
+    a_copy_that_was_cut_short_changes_nothing,
+    a_clip_store_that_is_away_at_a_start_is_not_taken_for_an_empty_one,
     a_pass_that_failed_is_a_command_that_failed,
 );
 
@@ -268,6 +271,101 @@ async fn a_lost_database_is_made_anew_from_the_clips_records(on: On) {
     }
     let used = house.get("/me/quota").await["usedBytes"].as_u64();
     assert_eq!(used, Some(all.iter().map(|bytes| bytes.len() as u64).sum()));
+    went_well(&program(&house.app.place, &["clips", "verify"]).await);
+    house.app.stop().await;
+}
+
+async fn what_owners_said_since_a_copy_is_kept(on: On) {
+    let house = House::open(on).await;
+    let (narrowed, open, unknown) =
+        (house.capture().await, house.capture().await, house.capture().await);
+    let say = async |id: &str, said: Value| {
+        let path = format!("/clips/{id}");
+        let (status, clip) = house.app.ask(Method::PATCH, &house.token, &path, Some(said)).await;
+        assert_eq!(status, 200, "{clip}");
+    };
+    for id in [&narrowed, &open, &unknown] {
+        say(id, json!({ "visibility": "public", "title": "before" })).await;
+    }
+    let copy = house.app.place.dir.join("copy");
+    let copy = copy.to_str().expect("text");
+    went_well(&program(&house.app.place, &["db", "backup", copy]).await);
+    say(&narrowed, json!({ "visibility": "private", "title": "since" })).await;
+    let instance = &house.app.running.deps;
+    let record = livekit_replay::flow::clip_files::ClipFiles::of(
+        instance,
+        &livekit_replay::domain::id::UserId::new(USER),
+        &livekit_replay::domain::id::ClipId::new(&unknown),
+    );
+    std::fs::remove_file(record.expect("its files").record).expect("removed");
+
+    let (closed, token) = house.stop().await;
+    let put_back = program(&closed.place, &["db", "restore", copy]).await;
+    went_well(&put_back);
+    let said = String::from_utf8_lossy(&put_back.stdout).into_owned();
+    assert!(said.contains("2 clips were changed to what their records say"), "{said}");
+    let house = closed.start(token).await;
+    let shown = async |id: &str| {
+        let clip = house.get(&format!("/clips/{id}")).await;
+        (clip["visibility"].clone(), clip["title"].clone())
+    };
+    assert_eq!(shown(&narrowed).await, (json!("private"), json!("since")));
+    assert_eq!(shown(&open).await, (json!("public"), json!("before")));
+    assert_eq!(shown(&unknown).await, (json!("private"), json!("before")));
+    house.app.stop().await;
+}
+
+async fn a_copy_that_was_cut_short_changes_nothing(on: On) {
+    let house = House::open(on).await;
+    let clip = house.capture().await;
+    let copy = house.app.place.dir.join("copy");
+    let path = copy.to_str().expect("text");
+    went_well(&program(&house.app.place, &["db", "backup", path]).await);
+    let whole = std::fs::metadata(&copy).expect("a copy").len();
+    let file = std::fs::OpenOptions::new().write(true).open(&copy).expect("opened");
+    file.set_len(whole - 64).expect("cut");
+    let (closed, token) = house.stop().await;
+    for how in [&["db", "restore", path, "--dry-run"][..], &["db", "restore", path]] {
+        let refused = program(&closed.place, how).await;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+    let house = closed.start(token).await;
+    house.download(&clip).await;
+    house.app.stop().await;
+}
+
+async fn a_clip_store_that_is_away_at_a_start_is_not_taken_for_an_empty_one(on: On) {
+    let house = House::open(on).await;
+    let clip = house.capture().await;
+    let bytes = house.download(&clip).await;
+    let (closed, token) = house.stop().await;
+    let store = closed.place.dir.join("clips");
+    let away = closed.place.dir.join("clips-away");
+    std::fs::rename(&store, &away).expect("away");
+    // what an unmounted file system leaves
+    std::fs::create_dir(&store).expect("its place");
+
+    let house = closed.start(token).await;
+    let body = json!({ "sessionId": house.session, "durationSeconds": 2 });
+    let asked = house.app.ask(Method::POST, &house.token, "/capture", Some(body)).await;
+    assert_eq!(
+        (asked.0, &asked.1["code"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("storage_unavailable")),
+        "{}",
+        asked.1
+    );
+    assert_eq!(house.get("/health/ready").await["checks"]["clipStore"], "fail");
+    let verified = program(&house.app.place, &["clips", "verify", "--repair"]).await;
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    assert_eq!(house.get(&format!("/clips/{clip}")).await["status"], "ready");
+    // an empty place for work does no harm
+    std::fs::remove_dir(store.join(".work")).expect("nothing is being made there");
+    std::fs::remove_dir(&store).expect("nothing was put there");
+
+    std::fs::rename(&away, &store).expect("back");
+    until("it is ready again", async || house.get("/health/ready").await["status"] == "ok").await;
+    assert_eq!(house.download(&clip).await, bytes);
+    house.capture().await;
     went_well(&program(&house.app.place, &["clips", "verify"]).await);
     house.app.stop().await;
 }

@@ -3,6 +3,7 @@
 //!
 //! The stores are not copied: clips are files with a record beside each, so any file backup of the clip store will do.
 
+mod records;
 mod restore;
 
 use std::{
@@ -52,7 +53,8 @@ pub async fn backup(config: &Config, to: &Path) -> Result<(), Failure> {
             db.close().await?;
             copied?;
         } else {
-            let args = ["--format=custom", "--no-owner", "--file", &text(&draft)?];
+            let args =
+                ["--format=custom", "--no-owner", "--no-privileges", "--file", &text(&draft)?];
             tool("pg_dump", config, &args).await.map(drop)?;
         }
         finish(&draft, to)
@@ -83,11 +85,16 @@ async fn alone(db: &Db) -> Result<(), Failure> {
 }
 
 /// Makes a new database for the clip store that is there and gives every clip with a record its row back (private).
-/// Answers how many that were, or with `dry_run` how many it would be; nothing is made then.
+/// Answers how many that were, or with `dry_run` how many it would be; nothing is made then. And how many things in
+/// the store could not be looked at, or put where they belong.
 ///
 /// # Errors
 /// [`Failure::Failed`] while a service runs, when the database knows clips or sessions, or the store has no marker.
-pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Result<u64, Failure> {
+pub async fn rebuild(
+    config: Config,
+    clock: SharedClock,
+    dry_run: bool,
+) -> Result<(u64, u64), Failure> {
     places::make_data_dir(&config)?;
     let _locks = lock::acquire(&config).await?;
     let store = &config.storage.clips;
@@ -99,7 +106,7 @@ pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Resul
         let counted =
             tokio::task::spawn_blocking(move || clip_files::count_whole(&root, &instance));
         let counted = counted.await.map_err(|error| Failure::Failed(error.to_string()))?;
-        return counted.map_err(|error| unusable(&config.storage.clips, &error));
+        return Ok((counted.map_err(|error| unusable(&config.storage.clips, &error))?, 0));
     }
     let db = open_database(&config, Database::Make).await?;
     let adopted = adopt(&db, &instance).await;
@@ -108,7 +115,8 @@ pub async fn rebuild(config: Config, clock: SharedClock, dry_run: bool) -> Resul
     let deps = build(config, clock, Database::Find).await?;
     let counts = reap::clip_store(&deps, false).await;
     deps.db.close().await?;
-    Ok(counts?.clips_restored)
+    let counts = counts?;
+    Ok((counts.clips_restored, counts.failed))
 }
 
 async fn adopt(db: &Db, instance: &InstanceId) -> Result<(), Failure> {
@@ -142,21 +150,54 @@ pub async fn faults(config: &Config) -> Result<Vec<String>, Failure> {
 /// A tool of PostgreSQL on the configured database. The password goes by the environment: arguments are everybody's
 /// to see.
 async fn tool(program: &str, config: &Config, args: &[&str]) -> Result<String, Failure> {
-    let no_url = |_| Failure::Setup("database.url cannot be read".to_owned());
-    let mut url = reqwest::Url::parse(config.database.url.expose_secret()).map_err(no_url)?;
-    let password =
-        url.password().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
-    // an address without a host (a socket's directory is a parameter) has none, and none can be taken out of it
-    if password.is_some() {
-        let cleared = url.set_password(None);
-        cleared.map_err(|()| Failure::Setup("database.url cannot be read".to_owned()))?;
-    }
+    let (url, password) = address(config.database.url.expose_secret())
+        .ok_or_else(|| Failure::Setup("database.url cannot be read".to_owned()))?;
     let mut command = Command::new(program);
     command.args(args).arg("--dbname").arg(url.as_str());
     if let Some(password) = password {
         command.env("PGPASSWORD", password);
     }
     run(program, &mut command).await
+}
+
+/// A parameter of our driver's own, which PostgreSQL's tools refuse.
+const OF_THE_DRIVER: &str = "statement-cache-capacity";
+
+/// A parameter's name as PostgreSQL has it; our driver takes others, too.
+fn common_name(name: &str) -> &str {
+    match name {
+        "ssl-mode" => "sslmode",
+        "ssl-root-cert" | "ssl-ca" => "sslrootcert",
+        "ssl-cert" => "sslcert",
+        "ssl-key" => "sslkey",
+        name => name,
+    }
+}
+
+/// An address as PostgreSQL's tools take it, and the password that was in it: before the host, or among the parameters.
+fn address(url: &str) -> Option<(reqwest::Url, Option<String>)> {
+    let mut url = reqwest::Url::parse(url).ok()?;
+    let mut password =
+        url.password().map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned());
+    // an address without a host (a socket's directory is a parameter) has none, and none can be taken out of it
+    if password.is_some() {
+        url.set_password(None).ok()?;
+    }
+    let mut left = Vec::new();
+    for (name, value) in url.query_pairs().into_owned() {
+        match name.as_str() {
+            "password" => password = Some(value),
+            OF_THE_DRIVER => {}
+            name => left.push((common_name(name).to_owned(), value)),
+        }
+    }
+    if url.query().is_some() {
+        url.set_query(None);
+    }
+    if !left.is_empty() {
+        url.query_pairs_mut().extend_pairs(left);
+    }
+    Some((url, password))
 }
 
 async fn run(program: &str, command: &mut Command) -> Result<String, Failure> {
@@ -229,4 +270,31 @@ fn text(path: &Path) -> Result<String, Failure> {
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Failed(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_given_to_tools_without_its_password_and_what_they_do_not_know() {
+        for (given, taken, password) in [
+            ("postgres://u:p%40w@h:5433/db", "postgres://u@h:5433/db", Some("p@w")),
+            ("postgres://u@h/db?sslmode=require", "postgres://u@h/db?sslmode=require", None),
+            (
+                "postgres:///db?host=%2Frun%2Fpg&password=s%26t&statement-cache-capacity=0",
+                "postgres:///db?host=%2Frun%2Fpg",
+                Some("s&t"),
+            ),
+            (
+                "postgres://h/db?ssl-ca=%2Fc&password=x",
+                "postgres://h/db?sslrootcert=%2Fc",
+                Some("x"),
+            ),
+        ] {
+            let (url, found) = address(given).expect("an address");
+            assert_eq!((url.as_str(), found.as_deref()), (taken, password), "{given}");
+        }
+        assert!(address("not an address").is_none());
+    }
 }

@@ -1,7 +1,7 @@
 //! Builds every real part, opens the doors, and stops it all in order: take no more, finish or hand back, close the
 //! pool. [`start`] is also how tests and the demo run a whole service inside their own process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -185,7 +185,8 @@ pub async fn start(
     let locks = lock::acquire(&config).await?;
     places::check_ffmpeg().await?;
     let deps = build(config, clock, Database::Make).await?;
-    places::prepare_stores(&deps.config, &deps.instance).await?;
+    let known = some_videos(&deps).await?;
+    places::prepare_stores(&deps.config, &deps.instance, known).await?;
     let work_dir = deps.work_dir();
     tokio::fs::create_dir_all(&work_dir).await.map_err(|error| {
         Failure::Setup(format!("{} cannot be made: {error}", work_dir.display()))
@@ -216,6 +217,19 @@ pub async fn start(
     running.open("http", connections::serve(listener, router, limits, deps().stop));
     tracing::info!(address = %addr, instance = %running.deps.instance, replica = running.deps.replica, "ready");
     Ok(running)
+}
+
+/// Enough that a store which holds none of them is another, or none.
+const SOME: u64 = 32;
+
+/// Where the newest ready clips have their videos.
+async fn some_videos(deps: &Deps) -> Result<Vec<PathBuf>, Failure> {
+    let clips = store::clip::list_newest_ready(deps.db.conn(), SOME).await?;
+    let videos = clips.iter().map(|clip| {
+        let files = flow::clip_files::ClipFiles::of(deps, &clip.user_id, &clip.id)?;
+        Ok(files.video)
+    });
+    videos.collect()
 }
 
 /// The schedule runs by itself; at the end its runs are awaited.

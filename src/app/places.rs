@@ -63,15 +63,27 @@ pub fn make_data_dir(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes both stores, tries whether we can write there, and marks them as this instance's.
+/// Makes both stores, tries whether we can write there, and marks them as this instance's. A clip store without a marker
+/// that holds none of `known`, videos that are in it by the database, is left unmarked: a file system that is not mounted
+/// (yet) shows its empty place, and a marker there would make it the store. Until the marker is there nothing is made,
+/// deleted or called lost in it ([`crate::flow::stores::demand_ours`]).
 ///
 /// # Errors
-/// [`Failure::Setup`] when a store cannot be written (with who we are and whose it is) or is another instance's.
-pub async fn prepare_stores(config: &Config, instance: &InstanceId) -> Result<(), Failure> {
-    let buffer_mode = config.storage.buffer_dir_mode;
-    for (root, mode) in [(&config.storage.buffer, buffer_mode), (&config.storage.clips, 0o750)] {
+/// [`Failure::Setup`] when a store cannot be written (with who we are and whose it is) or is another instance's; neither is
+/// marked then.
+pub async fn prepare_stores(
+    config: &Config,
+    instance: &InstanceId,
+    known: Vec<PathBuf>,
+) -> Result<(), Failure> {
+    let (buffer, clips) = (&config.storage.buffer, &config.storage.clips);
+    for (root, mode) in [(buffer, config.storage.buffer_dir_mode), (clips, 0o750)] {
         let (path, instance) = (root.clone(), instance.clone());
         within_limit(root, move || prepare(&path, mode, &instance)).await?;
+    }
+    for (root, known) in [(buffer, Vec::new()), (clips, known)] {
+        let (path, instance) = (root.clone(), instance.clone());
+        within_limit(root, move || mark_unless_away(&path, &instance, &known)).await?;
     }
     Ok(())
 }
@@ -94,6 +106,20 @@ fn prepare(root: &Path, mode: u32, instance: &InstanceId) -> Result<(), Failure>
             root.display()
         ))
     })?;
+    let marker = root.join(MARKER);
+    if marker.exists() { compare(&marker, instance) } else { Ok(()) }
+}
+
+fn mark_unless_away(root: &Path, instance: &InstanceId, known: &[PathBuf]) -> Result<(), Failure> {
+    let is_away = !known.is_empty() && !known.iter().any(|video| video.exists());
+    if is_away && !root.join(MARKER).exists() {
+        tracing::error!(
+            path = %root.display(),
+            "the clip store holds none of the clips that the database knows, and no marker: nothing is mounted there? If it \
+             is to be used as it is, write {{\"instanceId\":\"{instance}\"}} to {MARKER} in it"
+        );
+        return Ok(());
+    }
     mark(root, instance)?;
     // what a process that died in here left; whoever is in here now can do without
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {

@@ -58,15 +58,30 @@ pub(super) async fn run(
             Ok(())
         }
         DbCommand::Restore { file, dry_run } => {
-            backup::restore(&config, &clock, &file, dry_run).await?;
+            let changed = backup::restore(&config, &clock, &file, dry_run).await?;
             let said = if dry_run { "would be restored" } else { "was restored" };
             println!("the database {said} from {}", file.display());
+            match changed {
+                _ if dry_run => {}
+                Some(0) => {}
+                Some(clips) => println!("{clips} clips were changed to what their records say"),
+                None => eprintln!(
+                    "the clip store was not there to be asked: what owners changed of their clips since the copy is as \
+                     it was before; to have it, repeat this with the clip store in its place"
+                ),
+            }
             Ok(())
         }
         DbCommand::Rebuild { dry_run } => {
-            let clips = backup::rebuild(config, clock, dry_run).await?;
+            let (clips, failed) = backup::rebuild(config, clock, dry_run).await?;
             println!("{clips} clips {} their rows back", if dry_run { "would get" } else { "got" });
-            Ok(())
+            match failed {
+                0 => Ok(()),
+                _ => Err(Failure::Failed(format!(
+                    "{failed} things in the clip store could not be looked at (the log says which); when they can be, \
+                     start the service and run `clips verify --repair`"
+                ))),
+            }
         }
         DbCommand::Migrate { dry_run: false } => {
             places::make_data_dir(&config)?;

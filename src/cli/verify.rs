@@ -78,11 +78,12 @@ async fn all(reach: &Reach, options: &Options) -> Result<Value, Failure> {
     }
 }
 
-/// Faults that are left: what was not put right, and files without a row unless that was the time to care for them.
+/// Faults that are left: what was not put right or could not be looked at, and files without a row unless that was the
+/// time to care for them.
 fn wrong(checked: &Value, repaired: bool) -> u64 {
     let findings = checked["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
     let open = findings.iter().filter(|finding| finding["repaired"] != true).count();
     let unknown = |name: &str| checked["unknown"][name].as_u64().unwrap_or(0);
     let strange = unknown("restored") + unknown("deletionsFinished") + unknown("quarantined");
-    u64::try_from(open).unwrap_or(u64::MAX) + if repaired { 0 } else { strange }
+    u64::try_from(open).unwrap_or(u64::MAX) + unknown("failed") + if repaired { 0 } else { strange }
 }

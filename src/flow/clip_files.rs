@@ -294,6 +294,17 @@ impl Record {
     }
 }
 
+/// The record in this file; `None` if there is none that is ours. Blocking.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_record(path: &Path, instance: &InstanceId) -> io::Result<Option<Record>> {
+    Ok(match read_plain(path, MOST_RECORD)? {
+        Found::Bytes(bytes) => Record::parse(&bytes, instance),
+        Found::Absent | Found::NotOurs => None,
+    })
+}
+
 /// Writes a ready clip's record, whole or not at all.
 ///
 /// # Errors
@@ -318,8 +329,7 @@ pub fn count_whole(root: &Path, instance: &InstanceId) -> io::Result<u64> {
             if path.extension().is_none_or(|ending| ending != "json") {
                 continue;
             }
-            let Found::Bytes(bytes) = read_plain(&path, MOST_RECORD)? else { continue };
-            let Some(record) = Record::parse(&bytes, instance) else { continue };
+            let Some(record) = read_record(&path, instance)? else { continue };
             let video = std::fs::symlink_metadata(path.with_extension("mp4"));
             let same = |size: u64| i64::try_from(size) == Ok(record.size_bytes);
             count += u64::from(video.is_ok_and(|about| about.is_file() && same(about.len())));

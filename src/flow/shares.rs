@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use cover::Covered;
+use wishes::insist;
 pub use wishes::{catch_up, fulfil};
 pub(super) use wishes::{check_order, is_open, keep};
 
@@ -81,7 +82,10 @@ pub async fn share(deps: &Deps, caller: &Caller, id: &ClipId, order: Order) -> R
     make(deps, &shared.share, false).await?;
     if let Some(endpoint) = endpoint {
         deliver(deps, &endpoint, &clip, caller.name.as_deref(), &mut shared).await?;
-        tell(deps, &shared.share).await?;
+        // the app has it: an error now would have it shared again
+        if let Err(error) = insist(deps, || tell(deps, &shared.share)).await {
+            tracing::warn!(share.id = %shared.share.id, error = error.chain(), "that a clip was shared is not told");
+        }
     }
     count(&shared.share);
     Ok(shared)
@@ -111,7 +115,10 @@ async fn deliver(
     match delivered(outcome) {
         Ok(message) => shared.share.message_id = message,
         Err(error) => {
-            share::delete(deps.db.conn(), &clip.id, id).await?;
+            let void = async || share::delete(deps.db.conn(), &clip.id, id).await.map(drop);
+            if let Err(error) = insist(deps, void).await {
+                tracing::warn!(share.id = %id, error = error.chain(), "the link of what was not delivered stays");
+            }
             tracing::warn!(clip.id = %clip.id, error = error.chain(), "a share was not delivered");
             return Err(error);
         }
@@ -122,6 +129,12 @@ async fn deliver(
 /// The app has it: the message's name is kept, and that it was shared is told.
 async fn tell(deps: &Deps, share: &Share) -> Result<()> {
     let tx = deps.db.begin().await?;
+    let known = share::find(&tx, &share.id).await?;
+    if share.message_id.is_some() && known.is_some_and(|known| known.message_id == share.message_id)
+    {
+        // told by a commit whose answer did not reach us
+        return store::rollback(tx).await;
+    }
     if let Some(message) = &share.message_id {
         share::set_message(&tx, &share.id, message).await?;
     }

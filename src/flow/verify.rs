@@ -58,7 +58,7 @@ text_enum!(
         SizeDiffers = "size_differs",
         /// Its file holds other bytes than were kept. Only told.
         ChecksumDiffers = "checksum_differs",
-        /// Its bytes did not come in time to be compared. Only told.
+        /// The store would not show or take its files, or not in time. Only told.
         NotCompared = "not_compared",
         /// No record lies beside it, so it would be lost with the database. Put right: written again.
         RecordMissing = "record_missing",
@@ -104,6 +104,8 @@ pub struct Unknown {
     pub deletions_finished: u64,
     /// Moved to `quarantine/`.
     pub quarantined: u64,
+    /// Things that the store would not show or let go of; the log says which.
+    pub failed: u64,
 }
 
 /// Looks at some clips, in order of their ids. Instance admin.
@@ -122,13 +124,10 @@ pub async fn verify(deps: &Deps, caller: &Caller, how: &How) -> Result<Checked> 
     let full = u64::try_from(rows.len()).is_ok_and(|count| count == how.limit);
     let mut checked = Checked::default();
     for (at, row) in rows.iter().enumerate() {
-        let fault = examine(deps, row, compare_until, &mut checked.bytes).await?;
         checked.clips += 1;
-        if let Some(fault) = fault
-            && let Some(finding) = settle(deps, caller, row, fault, how.repair).await?
-        {
-            checked.findings.push(finding);
-        }
+        let (found, read) = look(deps, caller, row, compare_until, how.repair).await?;
+        checked.findings.extend(found);
+        checked.bytes += read;
         let last = at + 1 == rows.len();
         if (last && full) || (!last && Instant::now() >= until) {
             checked.next = Some(row.id.clone());
@@ -141,12 +140,39 @@ pub async fn verify(deps: &Deps, caller: &Caller, how: &How) -> Result<Checked> 
     Ok(checked)
 }
 
+/// One clip, and the bytes that were compared. What the store does not do for one clip keeps no other from being looked at,
+/// unless the whole store is away.
+async fn look(
+    deps: &Deps,
+    caller: &Caller,
+    row: &clip::Model,
+    until: Option<Instant>,
+    repair: bool,
+) -> Result<(Option<Finding>, u64)> {
+    let mut read = 0;
+    let done = match examine(deps, row, until, &mut read).await {
+        Ok(Some(fault)) => settle(deps, caller, row, fault, repair).await,
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let found = match done {
+        Err(error) if error.code() == Code::StorageUnavailable => {
+            stores::demand_ours(deps, Which::Clips).await?;
+            tracing::warn!(clip.id = %row.id, error = error.chain(), "cannot be compared");
+            settle(deps, caller, row, Fault::NotCompared, false).await?
+        }
+        done => done?,
+    };
+    Ok((found, read))
+}
+
 async fn unknown(deps: &Deps, repair: bool) -> Result<Unknown> {
     let counts = reap::clip_store(deps, !repair).await?;
     Ok(Unknown {
         restored: counts.clips_restored,
         deletions_finished: counts.deletions_finished,
         quarantined: counts.quarantined,
+        failed: counts.failed,
     })
 }
 

@@ -343,12 +343,12 @@ struct Hindrance {
 }
 
 /// Whether the attempt failed while the machine was at fault: a store that cannot be used or has no room for what was
-/// promised, an FFmpeg that does not work. Whatever it said of itself, the clip is not to blame, and what was accepted is
+/// promised, an FFmpeg that does not work, a database that does not let us write. Whatever it said of itself, the clip is not to blame, and what was accepted is
 /// made when the machine is well again. The job waits then, and nothing counts.
 async fn hindered(deps: &Deps, leased: &Leased, error: &Error) -> Result<bool> {
     let (job, now) = (&leased.job, deps.clock.now());
-    let may_be =
-        matches!(error.code(), Code::StorageUnavailable | Code::FfmpegFailed | Code::Internal);
+    let may_be = is_of_the_database(error)
+        || matches!(error.code(), Code::StorageUnavailable | Code::FfmpegFailed | Code::Internal);
     if !may_be || now > job.created_at.plus(PATIENCE) {
         return Ok(false);
     }
@@ -375,8 +375,20 @@ async fn hindered(deps: &Deps, leased: &Leased, error: &Error) -> Result<bool> {
     Ok(given)
 }
 
+/// Nothing else that an attempt does is answered so: a lock that somebody holds, a server that goes away.
+fn is_of_the_database(error: &Error) -> bool {
+    error.code() == Code::Overloaded && error.is_retryable()
+}
+
 /// What is wrong with the machine now, if anything is.
 async fn hindrance(deps: &Deps, promised: u64, error: &Error) -> Option<Hindrance> {
+    if is_of_the_database(error) {
+        return Some(Hindrance {
+            code: Code::Overloaded,
+            detail: "The database is busy; the clip is made when it answers.",
+            reason: "the database is busy".to_owned(),
+        });
+    }
     let (buffer, clips) =
         futures::join!(probe::ask(deps, Which::Buffer), probe::ask(deps, Which::Clips));
     // what is recorded is only read

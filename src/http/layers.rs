@@ -215,7 +215,19 @@ fn has_control(encoded: &str) -> bool {
     percent_decode_str(encoded).decode_utf8_lossy().chars().any(char::is_control)
 }
 
+/// Passes over whole stores, asked for by administrators who wait for their figures.
+const LONG_PASSES: [&str; 2] = ["/admin/clips/verify", "/run"];
+/// What the command line waits for them.
+const LONGEST_PASS: Duration = Duration::from_secs(600);
+
+/// How long the answer to this may take.
+fn patience(limit: Duration, method: &Method, path: &str) -> Duration {
+    let is_long = method == Method::POST && LONG_PASSES.iter().any(|end| path.ends_with(end));
+    if is_long { limit.max(LONGEST_PASS) } else { limit }
+}
+
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    let limit = patience(limit, request.method(), request.uri().path());
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem(Error::new(Code::Overloaded, "The answer took too long; try again."))
@@ -235,6 +247,18 @@ fn answer_panic(payload: Box<dyn Any + Send + 'static>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passes_over_whole_stores_may_take_longer_than_other_answers() {
+        let (limit, base) = (Duration::from_secs(90), "/api/livekit-replay");
+        let of = |method: Method, path: &str| patience(limit, &method, &format!("{base}{path}"));
+        assert_eq!(of(Method::POST, "/admin/clips/verify"), LONGEST_PASS);
+        assert_eq!(of(Method::POST, "/admin/maintenance/orphan-reaper/run"), LONGEST_PASS);
+        assert_eq!(of(Method::GET, "/admin/clips/verify"), limit);
+        assert_eq!(of(Method::POST, "/capture"), limit);
+        let longer = Duration::from_secs(700);
+        assert_eq!(patience(longer, &Method::POST, "/admin/clips/verify"), longer);
+    }
 
     #[test]
     fn control_characters_are_found_behind_percent_signs_and_nothing_else_is() {

@@ -135,6 +135,21 @@ pub async fn set_expiry<C: Conn>(
         .map_err(|error| db_error("changing a pin's expiry", error))
 }
 
+/// Has a pin that would end hold again without an end; false if it is gone already. The pin is made anew: a deletion of stale
+/// pins that waits for this very row would take it for stale after the commit, too, because PostgreSQL looks at the rest of
+/// its statement as it was before.
+pub async fn hold_again(tx: &Tx, pin: &Model, now: Timestamp) -> Result<bool> {
+    let gone = Entity::delete_by_id(pin.id.clone())
+        .exec(tx)
+        .await
+        .map_err(|error| db_error("renewing a pin", error))?;
+    if gone.rows_affected == 0 {
+        return Ok(false);
+    }
+    insert(tx, &pin.session_id, &pin.clip_id, pin.window(), now).await?;
+    Ok(true)
+}
+
 /// Deletes pins that no longer hold, and pins whose clip is no longer being made and set no expiry; says how many.
 pub async fn delete_stale<C: Conn>(db: &C, now: Timestamp) -> Result<u64> {
     let processing = Query::select()

@@ -66,6 +66,11 @@ pub async fn insert(tx: &Tx, row: Model) -> Result<()> {
         .map_err(|error| db_error("inserting a share", error))
 }
 
+/// A share.
+pub async fn find<C: Conn>(db: &C, id: &ShareId) -> Result<Option<Model>> {
+    Entity::find_by_id(id.clone()).one(db).await.map_err(|error| db_error("reading a share", error))
+}
+
 /// The share whose link has that hash.
 pub async fn find_by_token<C: Conn>(db: &C, token_hash: &str) -> Result<Option<Model>> {
     Entity::find()

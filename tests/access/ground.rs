@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use livekit_replay::store::{self, Engine, Tx};
+use livekit_replay::store::{self, Connect, Db, Engine, Tx};
 use sea_orm::{ConnectionTrait, Statement};
 
 use crate::harness::{App, dump};
@@ -100,5 +100,31 @@ fn copy_all(from: &Path, to: &Path) {
             let _ = std::fs::remove_file(&target);
             std::fs::copy(entry.path(), &target).expect("a copy");
         }
+    }
+}
+
+/// Nobody else can write of events while it is held: on SQLite nobody can write at all.
+pub struct Lock {
+    db: Db,
+    tx: Tx,
+}
+
+impl Lock {
+    pub async fn take(app: &App) -> Lock {
+        use secrecy::ExposeSecret;
+        let url = app.deps.config.database.url.expose_secret();
+        let how = Connect { url, max_connections: 1, create: false };
+        let db = Db::connect(how).await.expect("the database");
+        // of SQLite this alone takes the file's lock
+        let tx = db.begin().await.expect("a transaction");
+        if db.engine() == Engine::Postgres {
+            tx.execute_unprepared("LOCK TABLE event IN EXCLUSIVE MODE").await.expect("locked");
+        }
+        Lock { db, tx }
+    }
+
+    pub async fn release(self) {
+        store::rollback(self.tx).await.expect("let go");
+        self.db.close().await.expect("closed");
     }
 }

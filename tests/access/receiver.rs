@@ -16,6 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::sync::Notify;
 
 /// The bytes behind [`SECRET`].
 const KEY: &[u8] = b"the key of the app's deliveries!";
@@ -30,6 +31,8 @@ pub enum Says {
     Elsewhere,
     /// Nothing, ever.
     Nothing,
+    /// As without being told, once the test has done what it has to do meanwhile.
+    Later(Arc<Notify>),
     /// 200, and then as many bytes as are read.
     Endless,
 }
@@ -97,10 +100,26 @@ impl Receiver {
         self.kept.lock().expect("whole").answers.push_back(says);
     }
 
+    /// Has the next delivery wait for an answer until what is given back is notified.
+    pub fn hold(&self) -> Arc<Notify> {
+        let now = Arc::new(Notify::new());
+        self.next(Says::Later(Arc::clone(&now)));
+        now
+    }
+
+    /// How many arrived since the last look.
+    pub fn count(&self) -> usize {
+        self.kept.lock().expect("whole").arrived.len()
+    }
+
     /// What arrived since the last look.
     pub fn take(&self) -> Vec<Arrived> {
         std::mem::take(&mut self.kept.lock().expect("whole").arrived)
     }
+}
+
+fn yes() -> String {
+    json!({ "messageId": "m-1" }).to_string()
 }
 
 async fn answer(State(kept): State<Arc<Mutex<Kept>>>, request: axum::extract::Request) -> Response {
@@ -116,11 +135,15 @@ async fn answer(State(kept): State<Arc<Mutex<Kept>>>, request: axum::extract::Re
         kept.arrived.push(arrived);
         kept.answers.pop_front()
     };
-    match says.unwrap_or_else(|| Says::Yes(json!({ "messageId": "m-1" }).to_string())) {
+    match says.unwrap_or_else(|| Says::Yes(yes())) {
         Says::Yes(body) => body.into_response(),
         Says::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
         Says::Elsewhere => (StatusCode::FOUND, [("location", "/elsewhere")]).into_response(),
         Says::Nothing => std::future::pending().await,
+        Says::Later(now) => {
+            now.notified().await;
+            yes().into_response()
+        }
         Says::Endless => {
             let bytes = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 8192]));
             Body::from_stream(bytes).into_response()

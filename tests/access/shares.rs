@@ -28,6 +28,7 @@ pub async fn clips_are_shared(engine: Engine) {
     story.all_links_end_at_once().await;
     story.no_secret_is_kept().await;
     story.a_key_shares_once().await;
+    story.a_delivered_share_outlasts_a_database_that_is_held().await;
     story.the_app_gets_one_signed_request().await;
     story.what_the_app_does_not_take_is_void().await;
     story.orders_that_make_no_sense_are_refused().await;
@@ -145,7 +146,8 @@ impl Story<'_> {
         let (status, interrupted) = self.capture_as(dm(), "respond-async", None).await;
         assert_eq!(status, 202, "{interrupted:#}");
         let (_, begun_late) = self.capture_as(dm(), "respond-async", None).await;
-        for clip in [&interrupted, &begun_late] {
+        let (_, taken_back) = self.capture_as(dm(), "respond-async", None).await;
+        for clip in [&interrupted, &begun_late, &taken_back] {
             let id = clip["clipId"].as_str().expect("an id");
             let now = self.app().deps.clock.now().as_micros();
             let claim = format!("UPDATE share_wish SET claimed_at = {now} WHERE clip_id = ?");
@@ -189,7 +191,7 @@ impl Story<'_> {
         assert_eq!((&void["clipId"], &void["shareUrl"]), (&first["clipId"], &Value::Null));
 
         // what somebody else took up is his, until it is clear that he is gone
-        for clip in [&interrupted, &begun_late] {
+        for clip in [&interrupted, &begun_late, &taken_back] {
             self.app()
                 .until("it is ready", async || self.shown(clip).await["status"] == "ready")
                 .await;
@@ -201,7 +203,8 @@ impl Story<'_> {
         livekit_replay::flow::shares::catch_up(deps).await.expect("a pass");
         assert_eq!(self.shown(&begun_late).await["messageId"], "m-1");
         assert!(self.shown(&interrupted).await.get("shareError").is_none());
-        assert_eq!(self.receiver.take().len(), 1);
+        assert_eq!((self.receiver.take().len(), self.told_of(&begun_late).await), (1, 1));
+        self.what_is_taken_back_meanwhile_is_not_told(&taken_back).await;
         self.app().clock.advance_micros(61_000_000);
         livekit_replay::flow::shares::catch_up(deps).await.expect("a pass");
         assert_eq!(self.shown(&interrupted).await["shareError"], "share_failed");
@@ -364,6 +367,65 @@ impl Story<'_> {
         assert_eq!(again().await.0, 502);
         assert_eq!(again().await.0, 200);
         assert_eq!(self.receiver.take().len(), 2);
+    }
+
+    /// How often it was told that this clip was shared.
+    async fn told_of(&self, clip: &Value) -> usize {
+        let id = clip["clipId"].as_str().expect("an id");
+        let events = &dump(&self.app().deps.db, &[]).await["event"];
+        events.iter().filter(|row| row.contains("clip_shared") && row.contains(id)).count()
+    }
+
+    async fn arrived(&self) {
+        self.app().until("it arrived", async || self.receiver.count() == 1).await;
+    }
+
+    /// The links of a capture are taken back while the app has its message already.
+    async fn what_is_taken_back_meanwhile_is_not_told(&self, clip: &Value) {
+        let id = clip["clipId"].as_str().expect("an id");
+        let go_on = self.receiver.hold();
+        let taken_back = async {
+            self.arrived().await;
+            let path = format!("/clips/{id}/links");
+            assert_eq!(self.ask(Method::DELETE, &path, None).await.0, 200);
+            go_on.notify_one();
+        };
+        let free = "UPDATE share_wish SET claimed_at = NULL WHERE clip_id = ?";
+        crate::ground::execute(self.app(), free, &[id]).await;
+        let pass = livekit_replay::flow::shares::catch_up(&self.app().deps);
+        let (done, ()) = tokio::join!(pass, taken_back);
+        done.expect("a pass");
+        assert_eq!(self.status(&self.receiver.take()[0].link()).await, 404);
+        assert_eq!(self.shown(clip).await.get("messageId"), None);
+        assert_eq!(self.shown(clip).await.get("shareError"), None);
+        assert_eq!(self.told_of(clip).await, 0);
+        assert_eq!(self.shares_of(clip).await, Vec::<Value>::new());
+    }
+
+    /// The app took it, and then nobody could write for longer than one try lasts.
+    async fn a_delivered_share_outlasts_a_database_that_is_held(&self) {
+        let clip = self.ask(Method::GET, &self.clip("private"), None).await.1;
+        let told = self.told_of(&clip).await;
+        let go_on = self.receiver.hold();
+        let path = format!("{}/share", self.clip("private"));
+        let body = json!({ "shareOption": "dm", "targetUserId": "other" });
+        let asked = self.ask_with(Method::POST, &path, Some(body.clone()), Some("held"));
+        let held = async {
+            self.arrived().await;
+            let lock = crate::ground::Lock::take(self.app()).await;
+            go_on.notify_one();
+            tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+            lock.release().await;
+        };
+        let ((status, shared), ()) = tokio::join!(asked, held);
+        assert_eq!((status, &shared["messageId"]), (200, &json!("m-1")), "{shared:#}");
+        let again = self.ask_with(Method::POST, &path, Some(body), Some("held")).await;
+        assert_eq!(again, (status, shared.clone()));
+        assert_eq!(self.receiver.take().len(), 1);
+        assert_eq!(self.told_of(&clip).await, told + 1);
+        let listed = self.listed("private").await;
+        let row = listed.iter().find(|row| row["shareId"] == shared["shareId"]);
+        assert_eq!(row.expect("it is listed")["messageId"], "m-1");
     }
 
     async fn the_app_gets_one_signed_request(&self) {

@@ -50,6 +50,7 @@ on_both_engines!(
     verify::every_fault_of_a_clip_is_found_and_put_right_where_nothing_is_lost,
     verify::a_clip_that_was_finished_is_not_thrown_away_for_a_row_that_is_behind,
     verify::no_clip_is_called_lost_while_the_store_is_not_there,
+    verify::what_the_store_refuses_keeps_nothing_else_from_being_put_right,
     turns::a_single_clip_does_not_wait_behind_eight_of_somebody_else,
     turns::who_has_least_running_is_next_and_then_who_waited_longest,
     turns::every_job_is_leased_once_however_many_lease,

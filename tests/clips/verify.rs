@@ -152,6 +152,23 @@ pub async fn no_clip_is_called_lost_while_the_store_is_not_there(mut bench: Benc
     bench.close().await;
 }
 
+pub async fn what_the_store_refuses_keeps_nothing_else_from_being_put_right(mut bench: Bench) {
+    let ids = clips(&mut bench, 3).await;
+    // a directory lies where the record belongs: it can be written neither
+    let refused = files(&bench, &ids[1]).await.record;
+    std::fs::remove_file(&refused).unwrap();
+    std::fs::create_dir(&refused).unwrap();
+    let gone = files(&bench, &ids[2]).await.record;
+    std::fs::remove_file(&gone).unwrap();
+    let expected =
+        [(ids[1].clone(), "not_compared", false), (ids[2].clone(), "record_missing", true)];
+    assert_eq!(check(&bench, true).await, expected);
+    std::fs::remove_dir(&refused).unwrap();
+    assert_eq!(check(&bench, true).await, [(ids[1].clone(), "record_missing", true)]);
+    assert_eq!(check(&bench, false).await, []);
+    bench.close().await;
+}
+
 /// As after a database was put back from a copy: rows that know less than the store.
 pub async fn a_clip_that_was_finished_is_not_thrown_away_for_a_row_that_is_behind(
     mut bench: Bench,

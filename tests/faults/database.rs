@@ -129,6 +129,58 @@ async fn a_transaction_held_open_locks_a_row() {
     house.close().await;
 }
 
+/// Longer than the attempts of a clip last, had they been counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_waits_for_an_account_that_somebody_holds() {
+    if postgres_url().is_none() {
+        return;
+    }
+    let house = House::open(On::Postgres).await;
+    let (ann, _share) = house.recording("ann").await;
+    let holder = connect(&house.app.place.database_url).await;
+    let for_ever = "SET idle_in_transaction_session_timeout = 0";
+    holder.conn().execute_unprepared(for_ever).await.expect("set");
+    // its last seconds are yet to come
+    let body = json!({ "sessionId": ann, "durationSeconds": 2, "postSeconds": 6 });
+    let capture = house.post("ann", "/capture", body);
+    let lock = async {
+        until("it is accepted", async || house.get("ann", "/my-clips").await.body["total"] == 1)
+            .await;
+        let held = holder.begin().await.expect("a transaction");
+        let lock = "SELECT user_id FROM user_account WHERE user_id = 'ann' FOR UPDATE";
+        held.execute_unprepared(lock).await.expect("locked");
+        held
+    };
+    let (accepted, held) = tokio::join!(capture, lock);
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let id = accepted.body["id"].as_str().expect("an id");
+    let mut seen = std::collections::BTreeSet::new();
+    // more often than a clip may fail
+    for times in 1..=4 {
+        let again = async || {
+            let shown = house.get("ann", &format!("/clips/{id}")).await.body;
+            assert_eq!(shown["status"], "processing", "{shown:#}");
+            let waits = shown["error"]["code"] == "overloaded";
+            waits.then(|| shown["updatedAt"].to_string())
+        };
+        let last = std::cell::RefCell::new(None);
+        until("the clip waits for the database", async || {
+            let found = again().await.filter(|at| !seen.contains(at));
+            let is_new = found.is_some();
+            *last.borrow_mut() = found;
+            is_new
+        })
+        .await;
+        seen.extend(last.into_inner());
+        assert_eq!(seen.len(), times);
+    }
+    livekit_replay::store::rollback(held).await.expect("let go");
+    let clip = house.ready("ann", id).await;
+    assert!(clip.get("error").is_none(), "{clip:#}");
+    holder.close().await.expect("closed");
+    house.close().await;
+}
+
 /// By a tool that somebody left open: readers go on, whoever writes is told to come again.
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_locked_by_somebody_else() {

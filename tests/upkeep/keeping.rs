@@ -390,6 +390,13 @@ pub async fn the_clip_store_gives_rows_back_and_sets_the_unknown_aside(bench: Be
     assert!(gone.entomb().await.expect("entombed"));
     let stray = bench.clips().join(keys::user_key(&UserId::new("anna"))).join("stray.mp4");
     touch(&stray);
+    // a copy of a clip that was cut short, with its record
+    let short = ready_clip("anna", &session, bench.now(), 9);
+    let short = (short.clone(), ClipFiles::of(&bench.deps, &short.user_id, &short.id).unwrap());
+    touch(&short.1.video);
+    clip_files::write_record(&bench.deps, &short.0).await.expect("a record");
+    let dry = reap::clip_store(&bench.deps, true).await.expect("looked at");
+    assert_eq!((dry.clips_restored, dry.quarantined), (1, 0), "what is not whole is not restored");
     let counts = reap::run(&bench.deps, true, false).await.expect("reaped");
     assert_eq!((counts.clips_restored, counts.deletions_finished, counts.quarantined), (1, 1, 0));
     let back = clip::load(bench.deps.db.conn(), &lost.id).await.expect("its row");
@@ -403,12 +410,12 @@ pub async fn the_clip_store_gives_rows_back_and_sets_the_unknown_aside(bench: Be
 
     bench.pass_seconds(2 * 3600);
     let counts = reap::run(&bench.deps, true, false).await.expect("reaped");
-    assert_eq!((counts.clips_restored, counts.quarantined), (0, 1));
-    assert!(!stray.exists());
-    assert_eq!(std::fs::read_dir(bench.clips().join("quarantine")).unwrap().count(), 1);
+    assert_eq!((counts.clips_restored, counts.quarantined), (0, 3));
+    assert!(!stray.exists() && !short.1.video.exists() && !short.1.record.exists());
+    assert_eq!(std::fs::read_dir(bench.clips().join("quarantine")).unwrap().count(), 3);
     bench.pass_seconds(7 * 86_400 + 60);
     let counts = reap::run(&bench.deps, true, false).await.expect("reaped");
-    assert_eq!(counts.quarantine_emptied, 1);
+    assert_eq!(counts.quarantine_emptied, 3);
     assert!(files.video.is_file(), "a clip with its row stays");
 
     // drift is said and put right

@@ -57,6 +57,9 @@ pub async fn a_trim_shows_the_pictures_of_its_part_and_no_others(bench: Bench) {
         assert_eq!(clip["requestedFrom"], clip["startsAt"]);
         assert_eq!(clip["precision"], "exact");
         assert_eq!(clip["sessionId"], source["sessionId"]);
+        let again = format!("/clips/{}/retry", clip["id"].as_str().unwrap());
+        assert_eq!(bench.ask("ann", "POST", &again, None).await.json()["code"], "clip_not_ready");
+        assert!(!studio::files(&bench, "ann", &clip).source.exists(), "nothing is held of it");
         assert_eq!(clip["title"], source["title"]);
         assert_eq!(clip["visibility"], "private");
         assert_eq!((clip["prerollMs"].as_i64(), clip["shortfallMs"].as_i64()), (Some(0), Some(0)));

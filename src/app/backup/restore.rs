@@ -1,11 +1,17 @@
 //! A copy of the database takes the place of what is there, if it is whole and ours.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use secrecy::ExposeSecret;
 use tokio::process::Command;
 
-use super::{alone, backup, beside, finish, remove, run, text, tool, unusable, with_suffix};
+use super::{
+    alone, backup, beside, finish, records, remove, run, text, tool, unusable, with_suffix,
+};
 use crate::{
     access::{Caller, Origin},
     app::{Failure, control, lock, places},
@@ -25,7 +31,9 @@ const DUMP: &[u8] = b"PGDMP";
 const SQLITE: &[u8] = b"SQLite format 3\0";
 
 /// Puts the copy `from` in the database's place; what was there is kept, beside it (SQLite) or as a dump (PostgreSQL).
-/// Signed links made before are void afterwards. With `dry_run` only the copy is looked at.
+/// Signed links made before are void afterwards, and clips are as their records in the clip store say ([`records`]). With
+/// `dry_run` only the copy is looked at. Answers how many clips differed from their records; none if the clip store was not
+/// there to be asked.
 ///
 /// # Errors
 /// [`Failure::Failed`] while a service runs, or when `from` is no whole copy of ours; nothing is
@@ -35,12 +43,15 @@ pub async fn restore(
     clock: &SharedClock,
     from: &Path,
     dry_run: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<u64>, Failure> {
     places::make_data_dir(config)?;
     let _locks = lock::acquire(config).await?;
     let sqlite = lock::sqlite_file(config);
     let wanted = if sqlite.is_some() { SQLITE } else { DUMP };
     let head = head(from)?;
+    if sqlite.is_some() && is_cut_short(from, &head)? {
+        return Err(broken(from, &["it is cut short".to_owned()]));
+    }
     if !head.starts_with(wanted) {
         let what = if sqlite.is_some() { "an SQLite database" } else { "a dump of PostgreSQL" };
         return Err(Failure::Failed(format!("{} is not {what}", from.display())));
@@ -57,7 +68,7 @@ async fn restore_file(
     from: &Path,
     place: &Path,
     dry_run: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<u64>, Failure> {
     let draft = beside(place, "restoring");
     clear(&draft)?;
     let prepared = async {
@@ -76,11 +87,12 @@ async fn restore_file(
         clear(&draft)?;
         return outcome;
     }
+    let changed = outcome?;
     let put = keep_old(place, clock).await.and_then(|()| finish(&draft, place));
     if put.is_err() {
         clear(&draft)?;
     }
-    put
+    put.map(|()| changed)
 }
 
 /// Whether a copy is whole, ours, and of no newer release; marks it as restored then.
@@ -90,7 +102,7 @@ async fn accept(
     from: &Path,
     (db, url): (&Db, &str),
     dry_run: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<u64>, Failure> {
     let faults = copy::faults(db).await?;
     if !faults.is_empty() {
         return Err(broken(from, &faults));
@@ -100,11 +112,12 @@ async fn accept(
         return Err(of_newer_release(from, newer));
     }
     if dry_run {
-        return Ok(());
+        return Ok(None);
     }
-    mark_restored(url, db, clock).await?;
+    let changed = mark_restored(config, url, db, clock).await?;
     // what came in a log goes into the file, which alone is put in place
-    Ok(copy::checkpoint(db).await?)
+    copy::checkpoint(db).await?;
+    Ok(changed)
 }
 
 fn of_newer_release(from: &Path, change: &str) -> Failure {
@@ -182,7 +195,7 @@ async fn restore_dump(
     clock: &SharedClock,
     from: &Path,
     dry_run: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<u64>, Failure> {
     let path = text(from)?;
     let told = async |table: &str| {
         let mut command = Command::new("pg_restore");
@@ -201,45 +214,74 @@ async fn restore_dump(
             return Err(of_newer_release(from, newer));
         }
     }
+    // every block of it, before anything that is there goes
+    run("pg_restore", Command::new("pg_restore").args(["--file", "/dev/null", &path])).await?;
     if dry_run {
-        return Ok(());
+        return Ok(None);
     }
     let url = config.database.url.expose_secret();
     let db = Db::connect(Connect { url, max_connections: 1, create: false }).await?;
     let emptied = empty(config, clock, &db).await;
     db.close().await?;
-    emptied?;
-    let args =
-        ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error", &path];
-    tool("pg_restore", config, &args).await?;
+    let kept = emptied?;
+    load(config, &path).await.map_err(|failure| match kept {
+        Some(kept) => Failure::Failed(format!(
+            "{failure}; the database is empty now, and what was in it is kept in {}: `db restore` that one, or this one again",
+            kept.display()
+        )),
+        None => failure,
+    })?;
     let db = Db::connect(Connect { url, max_connections: 1, create: false }).await?;
-    let marked = mark_restored(url, &db, clock).await;
+    let marked = mark_restored(config, url, &db, clock).await;
     db.close().await?;
     marked
 }
 
-/// Takes our tables away, also those that the copy's release does not have; what was there is kept as a dump.
-async fn empty(config: &Config, clock: &SharedClock, db: &Db) -> Result<(), Failure> {
+/// All of a dump or nothing. Whose tables they were and who was granted what in the other database says nothing here.
+async fn load(config: &Config, path: &str) -> Result<(), Failure> {
+    let args = [
+        "--clean",
+        "--if-exists",
+        "--no-owner",
+        "--no-privileges",
+        "--single-transaction",
+        "--exit-on-error",
+        path,
+    ];
+    tool("pg_restore", config, &args).await.map(drop)
+}
+
+/// Takes our tables away, also those that the copy's release does not have; answers where what was there is kept as a dump.
+async fn empty(config: &Config, clock: &SharedClock, db: &Db) -> Result<Option<PathBuf>, Failure> {
     alone(db).await?;
     let pending = schema::pending(db).await?;
     if pending.len() == schema::known().len() {
-        return Ok(());
+        return Ok(None);
     }
     let kept = format!("livekit-replay.before-{}.dump", clock.now().as_millis());
-    backup(config, &config.data_dir.join(kept)).await?;
-    Ok(schema::migrate_down(db, None).await?)
+    let kept = config.data_dir.join(kept);
+    backup(config, &kept).await?;
+    schema::migrate_down(db, None).await?;
+    Ok(Some(kept))
 }
 
-/// Brings a copy of an older release up to this one. Links that were made void since the copy must stay so, and the
-/// audit log says that time went back.
-async fn mark_restored(url: &str, db: &Db, clock: &SharedClock) -> Result<(), Failure> {
+/// Brings a copy of an older release up to this one. Links that were made void since the copy must stay so, what
+/// owners narrowed since must stay narrow, and the audit log says that time went back.
+async fn mark_restored(
+    config: &Config,
+    url: &str,
+    db: &Db,
+    clock: &SharedClock,
+) -> Result<Option<u64>, Failure> {
     schema::migrate_up(url, db).await?;
     let fresh = hex::encode(rand::random::<[u8; 32]>());
     setting::set(db.conn(), setting::LINK_SECRET, fresh).await?;
+    let changed = records::catch_up(config, db, clock.now()).await?;
     let tx = db.begin().await?;
     let line = Line::new(Action::DatabaseRestore);
     audit_log::done(&tx, &operator(clock), line, clock.now()).await?;
-    Ok(store::commit(tx).await?)
+    store::commit(tx).await?;
+    Ok(changed)
 }
 
 fn operator(clock: &SharedClock) -> Caller {
@@ -261,9 +303,21 @@ fn broken(from: &Path, faults: &[String]) -> Failure {
 fn head(path: &Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read;
     let mut head = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+    let read = fs::File::open(path).and_then(|file| file.take(100).read_to_end(&mut head));
     read.map_err(|error| unusable(path, &error))?;
     Ok(head)
+}
+
+/// Whether an SQLite file does not end with a page: SQLite fills the rest up with zeros and finds nothing wrong. The size of
+/// a page stands in its head (SQLite's file format, 1.3.2); pages that are missing altogether it notices by itself.
+fn is_cut_short(path: &Path, head: &[u8]) -> Result<bool, Failure> {
+    let page = match head.get(16..18) {
+        Some([0, 1]) => 65_536,
+        Some(&[high, low]) => u64::from(u16::from_be_bytes([high, low])),
+        _ => return Ok(false),
+    };
+    let size = fs::metadata(path).map_err(|error| unusable(path, &error))?.len();
+    Ok(page > 0 && size % page != 0)
 }
 
 /// Removes an SQLite file with what lies beside it.

@@ -33,6 +33,8 @@ pub(super) fn to_app(deps: &Deps, event: &Event) -> Result<Value> {
     if event.kind.is_of_clip() && event.kind != EventKind::ClipDeleted {
         let id = data["id"].as_str().unwrap_or_default().to_owned();
         data["downloadUrl"] = json!(links::address(deps, &format!("/clips/{id}/file")));
+        let poster = links::address(deps, &format!("/clips/{id}/thumbnail.jpg"));
+        data["thumbnailUrl"] = json!((data["status"] != "failed").then_some(poster));
     }
     Ok(envelope(event, data))
 }
@@ -107,9 +109,8 @@ fn add_links(deps: &Deps, caller: &Caller, row: &clip::Model, data: &mut Value) 
     let links = library::links(deps, caller, row);
     let base = links::address(deps, &format!("/clips/{}", row.id));
     data["downloadUrl"] = json!(format!("{base}/file?{}", links.video));
-    if row.status != ClipStatus::Failed {
-        data["thumbnailUrl"] = json!(format!("{base}/thumbnail.jpg?{}", links.poster));
-    }
+    let poster = format!("{base}/thumbnail.jpg?{}", links.poster);
+    data["thumbnailUrl"] = json!((row.status != ClipStatus::Failed).then_some(poster));
     if let Some(query) = links.preview {
         data["previewUrl"] = json!(format!("{base}/preview.m3u8?{query}"));
     }

@@ -61,7 +61,7 @@ pub async fn change(deps: &Deps, caller: &Caller, id: &ClipId, change: Change) -
     }
     let before = clip::load(&tx, id).await?;
     if let Some(visibility) = change.visibility {
-        let narrower = openness(visibility) < openness(before.visibility);
+        let narrower = visibility.openness() < before.visibility.openness();
         clip::amend(&tx, id, None, Some(visibility), narrower, now).await?;
         if narrower {
             share::delete_of_clip(&tx, id).await?;
@@ -75,16 +75,6 @@ pub async fn change(deps: &Deps, caller: &Caller, id: &ClipId, change: Change) -
     store::commit(tx).await?;
     tracing::info!(clip.id = %id, "clip changed");
     Ok(changed)
-}
-
-/// How many may see it, in order.
-fn openness(visibility: Visibility) -> u8 {
-    match visibility {
-        Visibility::Private => 0,
-        Visibility::Unlisted => 1,
-        Visibility::Community => 2,
-        Visibility::Public => 3,
-    }
 }
 
 /// What a deletion gave back.
@@ -237,6 +227,9 @@ pub(in crate::flow) async fn retry_failed(
 ) -> Result<Clip> {
     let id = &failed.id;
     probe::demand(deps, Which::Clips).await?;
+    if failed.status != ClipStatus::Failed {
+        return Err(not_failed(failed));
+    }
     if failed.trim_of.is_some() {
         return trim::retry(deps, failed, told).await;
     }
@@ -250,13 +243,12 @@ pub(in crate::flow) async fn retry_failed(
     }
     let clip = clip::load(&tx, id).await?;
     if clip.status != ClipStatus::Failed {
-        return Err(Error::new(Code::ClipNotReady, "Only a failed clip can be tried again.")
-            .with("status", clip.status.as_str()));
+        return Err(not_failed(&clip));
     }
     let pin = pin::find_of_clip(&tx, id).await?;
-    if pin.is_none_or(|pin| pin.expires_at.is_some_and(|at| at <= now)) {
+    let Some(pin) = pin.filter(|pin| pin.expires_at.is_none_or(|at| at > now)) else {
         return Err(too_late());
-    }
+    };
     let material = Material::load(&tx, &clip.session_id).await?;
     let resolved = ResolvedWindow {
         window: Window::new(clip.requested_from, clip.requested_to),
@@ -272,7 +264,9 @@ pub(in crate::flow) async fn retry_failed(
         return Err(Error::new(Code::ClipNotReady, "This clip is being tried again already."));
     }
     capture::reserve(&tx, deps, &material.session.user_id, reserved, now).await?;
-    pin::set_expiry(&tx, id, None).await?;
+    if !pin::hold_again(&tx, &pin, now).await? {
+        return Err(too_late());
+    }
     let request_id = clip.request_id.clone();
     job::enqueue_render(&tx, id, &clip.user_id, capture::MAX_ATTEMPTS, request_id, now).await?;
     let again = clip::load(&tx, id).await?;
@@ -288,6 +282,11 @@ pub(in crate::flow) async fn retry_failed(
 
 fn session_gone(error: Error) -> Error {
     if error.code() == Code::NotFound { too_late() } else { error }
+}
+
+fn not_failed(clip: &Clip) -> Error {
+    Error::new(Code::ClipNotReady, "Only a failed clip can be tried again.")
+        .with("status", clip.status.as_str())
 }
 
 fn too_late() -> Error {

@@ -4,6 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::Metadata,
+    io::ErrorKind,
     path::Path,
 };
 
@@ -81,16 +83,25 @@ async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Count
     let known: BTreeSet<&str> = known.iter().map(ClipId::as_str).collect();
     let limit = youngest(deps.clock.now());
     for (stem, entries) in &groups {
-        if !known.contains(stem.as_str()) {
-            unknown(deps, user, stem, entries, dry_run, counts).await?;
-        } else if !dry_run && has(entries, stem, "deleted") {
-            undo_deletion(deps, user, stem).await?;
-        }
-        let source = format!("{stem}.source");
-        let old = |entry: &&Entry| entry.name == source && entry.changed_us < limit;
-        if known.contains(stem.as_str()) && !dry_run && entries.iter().any(|entry| old(&entry)) {
-            release_source(deps, &ClipId::new(stem)).await?;
-        }
+        let what = format!("{user}/{stem}");
+        let done = match known.contains(stem.as_str()) {
+            true if dry_run => Ok(()),
+            true => owned(deps, user, stem, entries, limit).await,
+            false => unknown(deps, user, stem, entries, dry_run, counts).await,
+        };
+        pass_over(deps, Which::Clips, &what, done, counts).await?;
+    }
+    Ok(())
+}
+
+/// Files of a clip that has its row: what an interrupted deletion or a trim left beside them.
+async fn owned(deps: &Deps, user: &str, stem: &str, entries: &[Entry], limit: i64) -> Result<()> {
+    if has(entries, stem, "deleted") {
+        undo_deletion(deps, user, stem).await?;
+    }
+    let source = format!("{stem}.source");
+    if entries.iter().any(|entry| entry.name == source && entry.changed_us < limit) {
+        release_source(deps, &ClipId::new(stem)).await?;
     }
     Ok(())
 }
@@ -151,8 +162,13 @@ async fn unknown(
     } else if has("mp4")
         && has("json")
         && let Some(record) = read_record(deps, user, stem, "json").await?
+        && is_whole(deps, user, &record).await?
     {
         counts.clips_restored += u64::from(dry_run || restore(deps, user, record).await?);
+        return Ok(());
+    }
+    if has("json") && is_gone(deps, user, stem, "json").await? {
+        // its deletion goes on beside this walk
         return Ok(());
     }
     let source = format!("{stem}.source");
@@ -189,16 +205,32 @@ async fn read_record(deps: &Deps, user: &str, stem: &str, ending: &str) -> Resul
     }))
 }
 
-/// Gives a clip its row back, if its video has the size the record says.
+/// What is there of a clip's file, if anything.
+async fn about(deps: &Deps, user: &str, stem: &str, ending: &str) -> Result<Option<Metadata>> {
+    let path = deps.config.storage.clips.join(user).join(format!("{stem}.{ending}"));
+    let ask = move || match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    };
+    stores::work(&deps.stores, Which::Clips, ask).await
+}
+
+async fn is_gone(deps: &Deps, user: &str, stem: &str, ending: &str) -> Result<bool> {
+    Ok(about(deps, user, stem, ending).await?.is_none())
+}
+
+/// Whether the video has the size that its record says.
+async fn is_whole(deps: &Deps, user: &str, record: &Record) -> Result<bool> {
+    let video = about(deps, user, record.clip_id.as_str(), "mp4").await?;
+    Ok(video.is_some_and(|video| {
+        video.is_file() && i64::try_from(video.len()) == Ok(record.size_bytes)
+    }))
+}
+
+/// Gives a whole clip its row back.
 async fn restore(deps: &Deps, user: &str, record: Record) -> Result<bool> {
     let now = deps.clock.now();
     let id = record.clip_id.clone();
-    let video = deps.config.storage.clips.join(user).join(format!("{id}.mp4"));
-    let size = move || std::fs::symlink_metadata(&video);
-    let about = stores::work(&deps.stores, Which::Clips, size).await?;
-    if !about.is_file() || i64::try_from(about.len()) != Ok(record.size_bytes) {
-        return Ok(false);
-    }
     let row = record.into_row(now);
     let (owner, bytes) = (row.user_id.clone(), row.size_bytes);
     quota::load_or_make(deps.db.conn(), &owner, now).await?;

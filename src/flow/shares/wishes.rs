@@ -13,7 +13,7 @@ use crate::{
     error::{Code, Error, Result},
     flow::{Deps, capture::Clip, outbox},
     store::{
-        Tx, clip, share,
+        self, Tx, clip, share,
         share::Destination,
         wish::{self, Model as Wish},
     },
@@ -98,7 +98,7 @@ pub async fn fulfil(deps: &Deps, id: &ClipId) -> Result<()> {
 }
 
 /// Tries again what has to be written down before the delivery counts as interrupted.
-async fn insist<F>(deps: &Deps, write: impl Fn() -> F) -> Result<()>
+pub(super) async fn insist<F>(deps: &Deps, write: impl Fn() -> F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
@@ -143,10 +143,16 @@ async fn hand_over(
     Ok(made.share)
 }
 
-/// Writes down what came of it; the link of what failed is void already, or voided here.
+/// Writes down what came of it, once; the link of what failed is void already, or voided here. A wish that is gone was
+/// settled by somebody else, or taken back: nothing more is said of it.
 async fn settle(deps: &Deps, wish: &Wish, outcome: &Result<share::Model, Code>) -> Result<()> {
     let tx = deps.db.begin().await?;
     let now = deps.clock.now();
+    // in the order of locks: clip, what belongs to it
+    clip::lock(&tx, &wish.clip_id).await?;
+    if !wish::delete(&tx, &wish.clip_id).await? {
+        return store::rollback(tx).await;
+    }
     let (message, fault) = match outcome {
         Ok(share) => (share.message_id.clone(), None),
         Err(code) => {
@@ -158,7 +164,6 @@ async fn settle(deps: &Deps, wish: &Wish, outcome: &Result<share::Model, Code>) 
         share::set_message(&tx, &wish.share_id, message).await?;
     }
     clip::set_share_outcome(&tx, &wish.clip_id, message, fault, now).await?;
-    wish::delete(&tx, &wish.clip_id).await?;
     if let Ok(share) = outcome
         && let Some(clip) = clip::find(&tx, &wish.clip_id).await?
     {

@@ -83,12 +83,14 @@ struct UnknownView {
     deletions_finished: u64,
     /// Moved to `quarantine/` for a week, or would be.
     quarantined: u64,
+    /// Things that the store would not show or let go of; the log says which.
+    failed: u64,
 }
 
 impl From<Unknown> for UnknownView {
     fn from(unknown: Unknown) -> UnknownView {
-        let Unknown { restored, deletions_finished, quarantined } = unknown;
-        UnknownView { restored, deletions_finished, quarantined }
+        let Unknown { restored, deletions_finished, quarantined, failed } = unknown;
+        UnknownView { restored, deletions_finished, quarantined, failed }
     }
 }
 
@@ -123,7 +125,7 @@ impl From<Checked> for CheckedView {
 
 /// Compares clips with their files, some at a time (about 20 s): ask again with `after` until there is no `next`. With
 /// `repair`, records are written again, clips whose file is gone become `failed` (`file_missing`) and ready again when
-/// it is back, videos with a record get their row back; files whose bytes differ are only told of. No video of a clip is
+/// it is back, videos with a record get their row back; files whose bytes differ or cannot be read are only told of. No video of a clip is
 /// deleted but those whose deletion was begun, and what has lain in quarantine for its week. Instance admin.
 #[utoipa::path(post, path = "/admin/clips/verify", tag = "admin", security(("bearer" = [])),
     params(VerifyHow),

@@ -38,6 +38,18 @@ text_enum!(
     }
 );
 
+impl Visibility {
+    /// How many may see it, in order.
+    pub fn openness(self) -> u8 {
+        match self {
+            Visibility::Private => 0,
+            Visibility::Unlisted => 1,
+            Visibility::Community => 2,
+            Visibility::Public => 3,
+        }
+    }
+}
+
 columns::text_column!(Visibility => |text| Visibility::from_name(&text));
 
 /// A clip row.
@@ -244,6 +256,31 @@ pub async fn list_kept<C: Conn>(db: &C, after: Option<&ClipId>, limit: u64) -> R
         .all(db)
         .await
         .map_err(|error| db_error("listing clips with files", error))
+}
+
+/// Clips of everybody, by id.
+pub async fn list_after<C: Conn>(db: &C, after: Option<&ClipId>, limit: u64) -> Result<Vec<Model>> {
+    let mut query = Entity::find();
+    if let Some(after) = after {
+        query = query.filter(Column::Id.gt(after.clone()));
+    }
+    query
+        .order_by_asc(Column::Id)
+        .limit(limit)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing clips by id", error))
+}
+
+/// Ready clips of everybody, the newest first.
+pub async fn list_newest_ready<C: Conn>(db: &C, limit: u64) -> Result<Vec<Model>> {
+    Entity::find()
+        .filter(Column::Status.eq(ClipStatus::Ready))
+        .order_by_desc(Column::Id)
+        .limit(limit)
+        .all(db)
+        .await
+        .map_err(|error| db_error("listing the newest ready clips", error))
 }
 
 /// How many ready clips a user has.
