@@ -28,6 +28,7 @@ use livekit_replay::{
     media::ts::{TsWriter, demux},
     store::{self, Connect, Db, Set, epoch, schema, segment, session},
 };
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[path = "../support/postgres_url.rs"]
@@ -192,6 +193,25 @@ impl Bench {
             on_server(server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
         std::fs::remove_dir_all(&self.dir).expect("the test's directory goes");
+    }
+
+    /// PostgreSQL lets writers in side by side until they meet at a row; on SQLite they wait at the door.
+    pub async fn until_somebody_waits_for_a_row(&self) {
+        if self.server.is_none() {
+            return;
+        }
+        let waiting = Statement::from_string(
+            DatabaseBackend::Postgres,
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        );
+        let ask = async {
+            while self.deps.db.conn().query_one_raw(waiting.clone()).await.expect("asked").is_none()
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), ask).await;
+        in_time.expect("somebody waits for a row");
     }
 
     pub fn now(&self) -> Timestamp {
@@ -417,7 +437,6 @@ fn epoch_row(session: &SessionId, number: i32, path: String, began: Timestamp) -
 
 /// Runs a statement on the server's own database.
 async fn on_server(server: &str, statement: &str) {
-    use sea_orm::ConnectionTrait;
     let connect = Connect { url: server, max_connections: 1, create: false };
     let db = Db::connect(connect).await.expect("the server answers");
     db.conn().execute_unprepared(statement).await.expect("the statement runs");

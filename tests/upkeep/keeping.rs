@@ -429,6 +429,43 @@ pub async fn the_clip_store_gives_rows_back_and_sets_the_unknown_aside(bench: Be
     bench.close().await;
 }
 
+/// A retry in the last moment of its hour, while the pass that takes what is stale waits for the row.
+pub async fn a_pin_that_holds_again_is_not_taken_for_stale(bench: Bench) {
+    let (db, now) = (&bench.deps.db, bench.now());
+    let session = bench.session("anna", "room").await;
+    let mut failed = ready_clip("anna", &session, now, 0);
+    failed.status = ClipStatus::Failed;
+    let tx = db.begin().await.unwrap();
+    clip::insert(&tx, failed.clone()).await.unwrap();
+    pin::insert(&tx, &session.id, &failed.id, Window::new(now, now.plus_seconds(5)), now)
+        .await
+        .unwrap();
+    pin::set_expiry(&tx, &failed.id, Some(now)).await.unwrap();
+    store::commit(tx).await.unwrap();
+
+    let retry = db.begin().await.unwrap();
+    assert!(clip::make_processing_again(&retry, &failed.id, 0, now).await.unwrap());
+    let old = pin::find_of_clip(&retry, &failed.id).await.unwrap().expect("a pin");
+    assert!(pin::hold_again(&retry, &old, now).await.unwrap());
+    let stale = async {
+        let tx = db.begin().await.unwrap();
+        pin::delete_stale(&tx, now).await.unwrap();
+        store::commit(tx).await.unwrap();
+    };
+    let commit = async {
+        bench.until_somebody_waits_for_a_row().await;
+        store::commit(retry).await.unwrap();
+    };
+    tokio::join!(stale, commit);
+    let pin = pin::find_of_clip(db.conn(), &failed.id).await.unwrap().expect("it holds");
+    assert_eq!((pin.expires_at, pin.window()), (None, old.window()));
+
+    let tx = db.begin().await.unwrap();
+    assert!(!pin::hold_again(&tx, &old, now).await.unwrap(), "a pin that is gone is gone");
+    store::rollback(tx).await.unwrap();
+    bench.close().await;
+}
+
 pub async fn what_a_crash_left_condemned_goes_with_the_next_pass(bench: Bench) {
     let session = bench.session("anna", "room").await;
     *bench.livekit.media_started_at.lock().unwrap() = Some(session.began);

@@ -46,6 +46,7 @@ on_both_engines!(
     keeping::a_buffer_goes_when_its_time_is_over_and_nothing_holds_it,
     keeping::nothing_of_others_is_touched,
     keeping::the_clip_store_gives_rows_back_and_sets_the_unknown_aside,
+    keeping::a_pin_that_holds_again_is_not_taken_for_stale,
     keeping::what_a_crash_left_condemned_goes_with_the_next_pass,
     keeping::a_vanished_mount_is_not_an_empty_one,
     keys::who_takes_too_long_with_a_key_is_not_accepted_beside_the_repeat,
