@@ -5,7 +5,7 @@
 //! it, so users take turns however much one of them has queued, and replicas share what there is. A job that waits for
 //! late segments lets its place go and holds a lease and nothing else; one that finds no place afterwards is queued again.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use tokio::sync::Semaphore;
@@ -127,16 +127,18 @@ async fn attempt(deps: &Deps, leased: &Leased, place: Place) {
 
 /// What a failed attempt is followed by may take long, too: a file that is whole already is read to its end.
 async fn keeping_lease<T>(deps: &Deps, leased: &Leased, work: impl Future<Output = T>) -> T {
-    tokio::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = tokio::time::sleep(work::RENEW) => {
-                if let Err(error) = work::renew(deps, leased).await {
-                    tracing::warn!(error = error.chain(), "renewing a lease failed");
-                }
+    let renewing = async || -> Infallible {
+        loop {
+            tokio::time::sleep(work::RENEW).await;
+            if let Err(error) = work::renew(deps, leased).await {
+                tracing::warn!(error = error.chain(), "renewing a lease failed");
             }
         }
+    };
+    // side by side: the work may hold the very row that is to be renewed
+    tokio::select! {
+        done = work => done,
+        never = renewing() => match never {},
     }
 }
 

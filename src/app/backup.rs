@@ -196,6 +196,9 @@ fn address(url: &str) -> Option<(reqwest::Url, Option<String>)> {
     }
     if !left.is_empty() {
         url.query_pairs_mut().extend_pairs(left);
+        // PostgreSQL's tools take a blank that is written as forms have it for a plus
+        let query = url.query().map(|query| query.replace('+', "%20"));
+        url.set_query(query.as_deref());
     }
     Some((url, password))
 }
@@ -285,6 +288,11 @@ mod tests {
                 "postgres:///db?host=%2Frun%2Fpg&password=s%26t&statement-cache-capacity=0",
                 "postgres:///db?host=%2Frun%2Fpg",
                 Some("s&t"),
+            ),
+            (
+                "postgres://h/db?options=-c%20a%3Db%2Bc",
+                "postgres://h/db?options=-c%20a%3Db%2Bc",
+                None,
             ),
             (
                 "postgres://h/db?ssl-ca=%2Fc&password=x",

@@ -1,7 +1,7 @@
 //! The command line: a door like the others. `serve` and `demo` run the service; the commands ask its API, so that
 //! each has one implementation (`reach`).
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -136,10 +136,17 @@ fn validate(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How long a command that is done waits for what still runs in its threads.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
+
 /// Runs a command's work; only warnings are logged beside what it prints.
 fn quietly(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     crate::telemetry::install_log("warn");
-    runtime()?.block_on(work)
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    // what a hung store holds on to must not hold on to the command
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    done
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

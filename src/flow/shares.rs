@@ -14,6 +14,7 @@ use super::{
     clip_files::{ClipFiles, write_record},
     library::{File, load_own},
     links, outbox,
+    stores::{self, Which},
 };
 use crate::{
     access::Caller,
@@ -304,6 +305,7 @@ pub async fn revoke_all(deps: &Deps, caller: &Caller, id: &ClipId) -> Result<u64
     shares += u64::from(wish::delete(&tx, id).await?);
     let clip = clip::load(&tx, id).await?;
     if clip.status == ClipStatus::Ready {
+        stores::demand_ours(deps, Which::Clips).await?;
         write_record(deps, &clip).await?;
     }
     store::commit(tx).await?;

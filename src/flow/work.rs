@@ -362,17 +362,30 @@ async fn hindered(deps: &Deps, leased: &Leased, error: &Error) -> Result<bool> {
     let Hindrance { code, detail, reason } = hindrance;
     let due = now.plus(TRY_AGAIN);
     let back = Back::Hindered(format!("{reason}; {}", error.chain()));
-    let tx = deps.db.begin().await?;
-    let given = job::give_back(&tx, job, &leased.owner, due, back, now).await?;
+    let given = job::give_back(deps.db.conn(), job, &leased.owner, due, back, now).await?;
     if let Some(id) = job.clip_id.as_ref().filter(|_| given) {
-        clip::set_waits_for(&tx, id, code.as_str(), detail, now).await?;
+        // for people to see; the row may be the one that nobody lets us write
+        if let Err(error) = say_waits(deps, id, code, detail, now).await {
+            tracing::debug!(clip.id = %id, error = error.chain(), "what a clip waits for is not said");
+        }
     }
-    store::commit(tx).await?;
     tracing::warn!(
         job.id = %job.id, given, code = code.as_str(), reason, error = error.chain(),
         "a capture waits until the machine is well again"
     );
     Ok(given)
+}
+
+async fn say_waits(
+    deps: &Deps,
+    id: &ClipId,
+    code: Code,
+    detail: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let tx = deps.db.begin().await?;
+    clip::set_waits_for(&tx, id, code.as_str(), detail, now).await?;
+    store::commit(tx).await
 }
 
 /// Nothing else that an attempt does is answered so: a lock that somebody holds, a server that goes away.

@@ -141,13 +141,14 @@ impl Person<'_> {
                     }
                 });
                 self.field.note_begun(&id);
-                let fresh = Session { user: user.to_owned(), stopped: Known::No };
+                let fresh = Session { user: user.to_owned(), stopped: Known::No, begun: true };
                 ledger.sessions.insert(id, fresh);
             }
             Answer::Said(409, problem) => {
                 if let Some(id) = problem["sessionId"].as_str() {
                     self.field.note_begun(id);
-                    let found = Session { user: user.to_owned(), stopped: Known::Unknown };
+                    let found =
+                        Session { user: user.to_owned(), stopped: Known::Unknown, begun: false };
                     ledger.sessions.entry(id.to_owned()).or_insert(found);
                 }
             }

@@ -329,11 +329,8 @@ fn known_of(field: &Field, all: &[Event]) {
             ));
         }
         let starts = count(id, "replay_buffer_started");
-        if starts > 1
-            || (starts == 0
-                && told.stopped != Known::Unknown
-                && count(id, "replay_buffer_failed") == 0)
-        {
+        let recorded = told.begun || count(id, "segments_ready") > 0;
+        if starts > 1 || (starts == 0 && recorded && count(id, "replay_buffer_failed") == 0) {
             wrong.push(format!("session {id} of {} has {starts} events of its start", told.user));
         }
     }

@@ -152,7 +152,11 @@ impl Person {
             // one whose answer was lost: it runs, or is about to be ended because nobody was told of it
             Answer::Said(409, problem) => {
                 if let Some(id) = problem["sessionId"].as_str() {
-                    let found = Session { user: self.user.to_owned(), stopped: Known::Unknown };
+                    let found = Session {
+                        user: self.user.to_owned(),
+                        stopped: Known::Unknown,
+                        begun: false,
+                    };
                     ledger.sessions.entry(id.to_owned()).or_insert(found);
                 }
             }

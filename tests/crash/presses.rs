@@ -53,13 +53,17 @@ impl Person {
             Answer::Said(201, session) => {
                 let id = session["id"].as_str().unwrap().to_owned();
                 // the other finger may have heard of it before, and have stopped it
-                let fresh = Session { user: self.user.to_owned(), stopped: Known::No };
+                let fresh = Session { user: self.user.to_owned(), stopped: Known::No, begun: true };
                 ledger.sessions.entry(id).or_insert(fresh);
             }
             // the other finger's, or one whose answer was lost
             Answer::Said(409, problem) => {
                 if let Some(id) = problem["sessionId"].as_str() {
-                    let found = Session { user: self.user.to_owned(), stopped: Known::Unknown };
+                    let found = Session {
+                        user: self.user.to_owned(),
+                        stopped: Known::Unknown,
+                        begun: false,
+                    };
                     ledger.sessions.entry(id.to_owned()).or_insert(found);
                 }
             }

@@ -36,6 +36,8 @@ pub struct Capture {
 pub struct Session {
     pub user: String,
     pub stopped: Known,
+    /// Whether somebody was answered that it runs; else it may have been stopped before LiveKit accepted it.
+    pub begun: bool,
 }
 
 /// Captures by title (a title is used once, and is the `Idempotency-Key` too), sessions by id.
@@ -118,7 +120,7 @@ impl Ledger {
 
     pub fn note_started(&mut self, user: &str, id: &Value) {
         let id = id.as_str().expect("an id").to_owned();
-        let fresh = Session { user: user.to_owned(), stopped: Known::No };
+        let fresh = Session { user: user.to_owned(), stopped: Known::No, begun: true };
         self.sessions.entry(id).or_insert(fresh);
     }
 }

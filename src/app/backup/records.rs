@@ -25,7 +25,7 @@ const STEP: Duration = Duration::from_secs(60);
 /// Answers how many clips were changed; none if the clip store has no marker, so that nothing can be said of its clips.
 ///
 /// # Errors
-/// [`Failure::Failed`] when the store does not answer, or the database fails.
+/// [`Failure::Failed`] when the store does not answer or does not show a record that is there, or the database fails.
 pub(super) async fn catch_up(
     config: &Config,
     db: &Db,
@@ -42,6 +42,9 @@ pub(super) async fn catch_up(
         let Some(last) = rows.last() else { return Ok(Some(changed)) };
         after = Some(last.id.clone());
         let records = read(config, &instance, &rows).await?;
+        if places::instance_of(&config.storage.clips).await?.as_ref() != Some(&instance) {
+            return Err(Failure::Failed("the clip store went away meanwhile".to_owned()));
+        }
         let tx = db.begin().await?;
         for (row, record) in rows.iter().zip(records) {
             changed += u64::from(amend(&tx, row, record, now).await?);
@@ -74,16 +77,14 @@ async fn read(
         return Err(Failure::Failed(format!("{path} does not answer (a hung mount?)")));
     };
     let read = done.map_err(|error| Failure::Failed(error.to_string()))?;
+    // what cannot be read may say anything: that is not the same as no record
     let told = rows.iter().zip(read).map(|(row, record)| match record {
         Ok(record) => {
-            record.filter(|found| found.clip_id == row.id && found.user_id == row.user_id)
+            Ok(record.filter(|found| found.clip_id == row.id && found.user_id == row.user_id))
         }
-        Err(error) => {
-            tracing::warn!(clip.id = %row.id, %error, "the record of this clip cannot be read");
-            None
-        }
+        Err(error) => Err(Failure::Failed(format!("the record of clip {}: {error}", row.id))),
     });
-    Ok(told.collect())
+    told.collect()
 }
 
 /// Whether the row was changed.

@@ -49,12 +49,12 @@ pub async fn restore(
     let sqlite = lock::sqlite_file(config);
     let wanted = if sqlite.is_some() { SQLITE } else { DUMP };
     let head = head(from)?;
-    if sqlite.is_some() && is_cut_short(from, &head)? {
-        return Err(broken(from, &["it is cut short".to_owned()]));
-    }
     if !head.starts_with(wanted) {
         let what = if sqlite.is_some() { "an SQLite database" } else { "a dump of PostgreSQL" };
         return Err(Failure::Failed(format!("{} is not {what}", from.display())));
+    }
+    if sqlite.is_some() && is_cut_short(from, &head)? {
+        return Err(broken(from, &["it is cut short".to_owned()]));
     }
     match sqlite {
         Some(place) => restore_file(config, clock, from, &place, dry_run).await,
@@ -234,7 +234,12 @@ async fn restore_dump(
     let db = Db::connect(Connect { url, max_connections: 1, create: false }).await?;
     let marked = mark_restored(config, url, &db, clock).await;
     db.close().await?;
-    marked
+    marked.map_err(|failure| {
+        Failure::Failed(format!(
+            "{failure}; the copy is in place, but not yet what owners said of their clips since: repeat this before the \
+             service is started"
+        ))
+    })
 }
 
 /// All of a dump or nothing. Whose tables they were and who was granted what in the other database says nothing here.

@@ -70,6 +70,8 @@ pub async fn change(deps: &Deps, caller: &Caller, id: &ClipId, change: Change) -
     }
     let changed = clip::load(&tx, id).await?;
     if changed.status == ClipStatus::Ready {
+        // a record where nothing is mounted would be none
+        stores::demand_ours(deps, Which::Clips).await?;
         write_record(deps, &changed).await?;
     }
     store::commit(tx).await?;

@@ -39,8 +39,8 @@ use crate::{
 
 /// The route in the scope of an `Idempotency-Key`.
 const ROUTE: &str = "POST /clips/{id}/share";
-/// Delivering takes five seconds at most, rows a moment.
-const LEASE: Duration = Duration::from_secs(30);
+/// Delivering takes five seconds at most, and what came of it is insisted on for half a minute.
+const LEASE: Duration = Duration::from_secs(60);
 
 /// Where a clip goes, as a capture and a share say it.
 pub(super) fn order(

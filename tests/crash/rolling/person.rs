@@ -52,7 +52,7 @@ impl Person {
             _ => panic!("starting: {status} {told:#}"),
         };
         let id = id.as_str().expect("an id").to_owned();
-        let fresh = Session { user: self.user.to_owned(), stopped: Known::No };
+        let fresh = Session { user: self.user.to_owned(), stopped: Known::No, begun: true };
         self.ledger().sessions.insert(id, fresh);
     }
 
