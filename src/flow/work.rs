@@ -20,6 +20,7 @@ use crate::{
     domain::{
         event::EventKind,
         id::{ClipId, UserId},
+        time::Timestamp,
     },
     error::{Code, Error, Result},
     store::{self, Engine, Tx, clip, job, job::Back, pin, quota},
