@@ -96,6 +96,12 @@ impl House {
         self.app.ask(Method::GET, &self.token, path, None).await.1
     }
 
+    async fn readiness(&self) -> Value {
+        let url = format!("{}/health/ready", self.app.running.url());
+        let answer = self.app.http.get(url).send().await.expect("an answer");
+        answer.json().await.expect("JSON")
+    }
+
     async fn capture(&self) -> String {
         let body = json!({ "sessionId": self.session, "durationSeconds": 2 });
         let (status, clip) = self.app.ask(Method::POST, &self.token, "/capture", Some(body)).await;
@@ -354,7 +360,7 @@ async fn a_clip_store_that_is_away_at_a_start_is_not_taken_for_an_empty_one(on: 
         "{}",
         asked.1
     );
-    assert_eq!(house.get("/health/ready").await["checks"]["clipStore"], "fail");
+    assert_eq!(house.readiness().await["checks"]["clipStore"], "fail");
     let verified = program(&house.app.place, &["clips", "verify", "--repair"]).await;
     assert_eq!(verified.status.code(), Some(1), "{verified:?}");
     assert_eq!(house.get(&format!("/clips/{clip}")).await["status"], "ready");
@@ -363,7 +369,7 @@ async fn a_clip_store_that_is_away_at_a_start_is_not_taken_for_an_empty_one(on: 
     std::fs::remove_dir(&store).expect("nothing was put there");
 
     std::fs::rename(&away, &store).expect("back");
-    until("it is ready again", async || house.get("/health/ready").await["status"] == "ok").await;
+    until("it is ready again", async || house.readiness().await["status"] == "ok").await;
     assert_eq!(house.download(&clip).await, bytes);
     house.capture().await;
     went_well(&program(&house.app.place, &["clips", "verify"]).await);
