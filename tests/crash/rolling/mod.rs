@@ -353,7 +353,7 @@ async fn verify(service: &Service) {
         }
     };
     println!("clips verify: {clips} clips without a finding; unknown: {unknown}");
-    let none = json!({ "restored": 0, "deletionsFinished": 0, "quarantined": 0 });
+    let none = json!({ "restored": 0, "deletionsFinished": 0, "quarantined": 0, "failed": 0 });
     assert_eq!(unknown, none);
 }
 
