@@ -247,6 +247,7 @@ impl Media {
             audio: spec.with_audio.then(|| source.sound.clone()),
             start_ms,
             start,
+            control: control.clone(),
         };
         let egress = &world.config.egress;
         let sink = Sink {

@@ -4,7 +4,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
 use livekit_protocol as proto;
@@ -73,6 +73,8 @@ pub(super) struct Control {
     pub(super) segments: AtomicU32,
     pub(super) bytes: AtomicI64,
     pub(super) recorded_ns: AtomicI64,
+    /// How far its encoder was behind its screen at worst (milliseconds).
+    pub(super) behind_ms: AtomicU64,
     pause: watch::Sender<Option<Instant>>,
     corrupt: Mutex<Vec<Corruption>>,
 }
@@ -88,6 +90,7 @@ impl Control {
             segments: AtomicU32::new(0),
             bytes: AtomicI64::new(0),
             recorded_ns: AtomicI64::new(0),
+            behind_ms: AtomicU64::new(0),
             pause: watch::Sender::new(None),
             corrupt: Mutex::new(Vec::new()),
         }
@@ -128,6 +131,12 @@ impl Control {
         let mut receiver = self.end.subscribe();
         let end = receiver.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
         end.unwrap_or(End::Died)
+    }
+
+    /// The picture that was due then is drawn now.
+    pub(super) fn note_pace(&self, due: Instant) {
+        let behind = Instant::now().saturating_duration_since(due).as_millis();
+        self.behind_ms.fetch_max(u64::try_from(behind).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn pause_until(&self, until: Instant) {
@@ -367,6 +376,7 @@ fn view(egress: &Egress) -> EgressView {
         encoding: control.encoding.load(Ordering::Relaxed),
         dead: control.dead.load(Ordering::Relaxed),
         segments: control.segments.load(Ordering::Relaxed),
+        behind_ms: control.behind_ms.load(Ordering::Relaxed),
         started_at_ns: egress.info.started_at,
         first_packet_ns: egress.info.segment_results.first().map_or(0, |result| result.started_at),
         error: egress.info.error.clone(),

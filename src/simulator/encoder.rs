@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{marker::Marker, screen::Screen, world::Track};
+use super::{egress_state::Control, marker::Marker, screen::Screen, world::Track};
 
 /// What to encode.
 pub(super) struct Plan {
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     /// The first frame's moment: screen clock and monotonic clock.
     pub(super) start_ms: u64,
     pub(super) start: Instant,
+    /// Where it is noted how well this machine keeps up.
+    pub(super) control: Arc<Control>,
 }
 
 impl Plan {
@@ -190,11 +192,12 @@ async fn feed_video(plan: &Plan, mut stdin: ChildStdin, finish: &CancellationTok
     let mut screen = Screen::new(plan.width, plan.height);
     let rate = u64::from(plan.frames_per_second);
     for counter in 0u32.. {
-        let offset = Duration::from_nanos(u64::from(counter) * 1_000_000_000 / rate);
+        let due = plan.start + Duration::from_nanos(u64::from(counter) * 1_000_000_000 / rate);
+        plan.control.note_pace(due);
         tokio::select! {
             biased;
             () = finish.cancelled() => return counter,
-            () = tokio::time::sleep_until(plan.start + offset) => {}
+            () = tokio::time::sleep_until(due) => {}
         }
         if plan.video.is_gone() && plan.has_sound() {
             finish.cancelled().await;

@@ -168,6 +168,9 @@ pub struct EgressView {
     pub dead: bool,
     /// Segments that came out and stand in the live playlist.
     pub segments: u32,
+    /// How far its encoder was behind its screen at worst (milliseconds). What was not drawn when the recording ended is
+    /// missing at its end, so this is a measure of whether this machine could keep up.
+    pub behind_ms: u64,
     /// When the request came, by the egress host's clock (nanoseconds).
     pub started_at_ns: i64,
     /// When the first packet came, by the egress host's clock (nanoseconds); 0: not yet.

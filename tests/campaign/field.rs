@@ -37,6 +37,8 @@ use crate::{
 
 /// A session that is so old has recorded something, unless its recording was hurt.
 const MEDIA_BY_THEN: Duration = Duration::from_secs(10);
+/// A recording that was never further behind holds something of every window (milliseconds; a segment is as long).
+const BEHIND_MS: u64 = 1000;
 
 /// Where a campaign takes place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +182,13 @@ impl Field {
 
     pub fn hurt_sessions(&self) -> BTreeSet<String> {
         self.hurt.lock().expect("whole").clone()
+    }
+
+    /// Directories of recordings that this machine was too slow for: they end before what they show ended.
+    pub fn slow_recordings(&self) -> Vec<String> {
+        let mut all = self.service.sim.egresses();
+        all.retain(|egress| egress.behind_ms > BEHIND_MS);
+        all.into_iter().map(|egress| egress.directory).collect()
     }
 
     /// A fault has been undone.

@@ -37,7 +37,7 @@ struct Counted {
 /// What is compared, and the figures that are told.
 pub async fn judge(field: &Field, plan: &Plan, heard: &Heard) -> Vec<String> {
     let mut told = Vec::new();
-    excuse(field, plan);
+    told.push(excuse(field, plan));
     repeat_unknown(field).await;
     let users = PEOPLE.map(|(user, _)| user);
     let ledger = field.ledger().clone();
@@ -57,25 +57,33 @@ pub async fn judge(field: &Field, plan: &Plan, heard: &Heard) -> Vec<String> {
     told
 }
 
-/// What the faults explain. What is recorded of a session that was hurt, or had only just begun, may never have been;
-/// everything else must have met the fault between its being asked for and its failing (`Field::broken`).
-fn excuse(field: &Field, plan: &Plan) {
+/// What the faults explain. What is recorded of a session that was hurt, or had only just begun, or that this machine
+/// was too slow to record, may never have been; everything else must have met the fault between its being asked for and
+/// its failing (`Field::broken`). Tells how many recordings were too slow: on a machine that keeps up, none.
+fn excuse(field: &Field, plan: &Plan) -> String {
     let mut ledger = field.ledger();
     ledger.strict = true;
     ledger.segments_kept = Duration::from_secs(130);
     ledger.failed_kept = Some(Duration::from_secs(60));
     ledger.excuses = field.broken();
     let hurt = field.hurt_sessions();
-    let never = ledger.captures.iter().filter(|(key, told)| {
+    let slow = field.slow_recordings();
+    let is_slow = |session: &str| {
+        !session.is_empty() && slow.iter().any(|directory| directory.contains(session))
+    };
+    let explained = ledger.captures.iter().filter_map(|(key, told)| {
         let session = told.body["sessionId"].as_str().unwrap_or_default();
-        hurt.contains(session) || field.was_young(key)
+        if hurt.contains(session) || field.was_young(key) {
+            return Some((key.clone(), vec!["no_segments_in_range", "no_usable_segments"]));
+        }
+        is_slow(session).then(|| (key.clone(), vec!["no_segments_in_range"]))
     });
-    let never: Vec<_> = never.map(|(key, _)| key.clone()).collect();
-    let codes = vec!["no_segments_in_range", "no_usable_segments"];
-    ledger.explained.extend(never.into_iter().map(|key| (key, codes.clone())));
+    let explained: Vec<_> = explained.collect();
+    ledger.explained.extend(explained);
     if plan.phases.iter().filter_map(|phase| phase.fault).any(Fault::ends_sessions) {
         ledger.may_end = vec!["egress_failed", "limit_reached"];
     }
+    format!("{} recordings fell behind by more than a second", slow.len())
 }
 
 async fn clips(field: &Field) -> String {

@@ -241,7 +241,8 @@ async fn clips_agree(service: &Service, ledger: &Ledger, clips: &[Value], wrong:
             "ready" => {}
             "failed" if ledger.explains(title, &whole(service, clip).await) => {}
             "failed" if !ledger.strict && !had_media(service, clip).await => {}
-            status => wrong.push(format!("{title} is {status}: {}", clip["error"])),
+            "failed" => wrong.push(failure(service, title, clip).await),
+            status => wrong.push(format!("{title} is {status}")),
         }
     }
     for (title, told) in &ledger.captures {
@@ -257,6 +258,16 @@ async fn clips_agree(service: &Service, ledger: &Ledger, clips: &[Value], wrong:
 async fn whole(service: &Service, clip: &Value) -> Value {
     let path = format!("/clips/{}", text(clip, "id"));
     service.must(Method::GET, text(clip, "userId"), &path, None).await
+}
+
+/// A clip that failed without a good reason, with what there was to make it of.
+async fn failure(service: &Service, title: &str, clip: &Value) -> String {
+    let asked = whole(service, clip).await;
+    let (user, id) = (text(clip, "userId"), text(clip, "sessionId"));
+    let session = service.must(Method::GET, user, &format!("/sessions/{id}"), None).await;
+    let egresses = service.sim.egresses();
+    let own: Vec<_> = egresses.iter().filter(|egress| egress.directory.contains(id)).collect();
+    format!("{title} failed: {asked}\n  of {session}\n  recorded by {own:?}")
 }
 
 /// Whether the buffer a failed clip was to come from holds anything of before the clip's end.
