@@ -874,3 +874,25 @@ async fn hundreds_of_light_recordings_start_and_end_without_an_encoder() {
     assert!(!stage.root.join("out").exists(), "light recordings write nothing");
     stage.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_tells_when_its_encoder_could_not_keep_up() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new(|config| {
+        let late = config.root.join("late-ffmpeg");
+        std::fs::write(&late, "#!/bin/sh\nsleep 2\nexec ffmpeg \"$@\"\n").unwrap();
+        std::fs::set_permissions(&late, std::fs::Permissions::from_mode(0o755)).unwrap();
+        config.ffmpeg = late;
+    })
+    .await;
+    let share = stage.sim.publish_share("slow", "ann", Share::default()).unwrap();
+    let client = stage.egress();
+    let started = client
+        .start_track_composite_egress("slow", output("slow", 1), options(&share, 320, 180))
+        .await
+        .unwrap();
+    stage.until_segments(&started.egress_id, 1).await;
+    let behind_ms = stage.sim.egresses()[0].behind_ms;
+    assert!((1_500..30_000).contains(&behind_ms), "{behind_ms} ms behind");
+    stage.end().await;
+}
