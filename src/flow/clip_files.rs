@@ -114,10 +114,11 @@ impl ClipFiles {
         Ok(size)
     }
 
-    /// Lets go of the clip this one was cut out of. What cannot be removed now the reaper removes.
-    pub async fn release_source(&self) {
+    /// Lets go of the clip this one was cut out of. What cannot be removed now the next walk removes.
+    pub async fn release_source(&self, deps: &Deps) {
         if let Err(error) = publish::remove(&self.gate, &self.source).await {
             tracing::warn!(error = error.chain(), "a held source stays for now");
+            deps.walks.want();
         }
     }
 }

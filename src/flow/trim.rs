@@ -78,12 +78,15 @@ pub async fn trim(deps: &Deps, caller: &Caller, request: Request) -> Result<Clip
     let needed = needed_bytes(deps, &video, part).await?;
     let row = clip_row(&source, &request, part, needed, deps.clock.now())?;
     let files = ClipFiles::of(deps, &row.user_id, &row.id)?;
-    hold(deps, &video, &files.source).await?;
+    // a store that answers too late may still have done it
+    hold(deps, &video, &files.source).await.inspect_err(|_| deps.walks.want())?;
     crash::point("after-hold");
     if let Err(error) = accept(deps, &source, &row, request.held.as_ref()).await {
         // a commit whose answer got lost may have happened: then the row needs it
         if matches!(clip::find(deps.db.conn(), &row.id).await, Ok(None)) {
-            files.release_source().await;
+            files.release_source(deps).await;
+        } else {
+            deps.walks.want();
         }
         return Err(error);
     }

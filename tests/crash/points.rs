@@ -160,22 +160,57 @@ async fn whoever_dies_while_making_a_clip_loses_none_and_makes_none_twice() {
 async fn whoever_dies_before_a_trim_is_accepted_leaves_nothing_of_it() {
     let (service, mut ledger, session) = recording("ann").await;
     let point = "after-hold";
+    let answer = trim_until(&service, &mut ledger, &session, point).await;
+    assert!(matches!(answer, Answer::Broken), "{answer:?}");
+    service.dies_of(point).await;
+    assert_eq!(held_sources(&service), 1);
+    service.start(None).await;
+    settles(&service, &ledger, &["ann"], point).await;
+    service.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_dies_when_a_trim_is_ready_holds_its_source_no_longer() {
+    let (service, mut ledger, session) = recording("ann").await;
+    let point = "before-release";
+    let answer = trim_until(&service, &mut ledger, &session, point).await;
+    let Answer::Said(202, trimmed) = answer else { panic!("{answer:?}") };
+    service.dies_of(point).await;
+    assert_eq!(held_sources(&service), 1);
+    let told = Capture {
+        user: "ann".to_owned(),
+        known: Known::Yes,
+        id: trimmed["id"].as_str().map(str::to_owned),
+        body: json!({}),
+        deleted: Known::No,
+    };
+    ledger.captures.insert("the trim".to_owned(), told);
+    service.start(None).await;
+    settles(&service, &ledger, &["ann"], point).await;
+    service.close().await;
+}
+
+/// A clip under the point's name, and a trim of it asked of a process that dies at that point.
+async fn trim_until(
+    service: &Service,
+    ledger: &mut Ledger,
+    session: &str,
+    point: &'static str,
+) -> Answer {
     let body = json!({ "sessionId": session, "durationSeconds": 3, "title": point });
-    capture(&service, &mut ledger, "ann", body).await;
-    settles(&service, &ledger, &["ann"], "the clip").await;
+    capture(service, ledger, "ann", body).await;
+    settles(service, ledger, &["ann"], "the clip").await;
     service.kill().await;
     service.start(Some(point)).await;
     let path = format!("/clips/{}/trim", ledger.captures[point].id.as_deref().unwrap());
     let part = json!({ "startSeconds": 0.5, "endSeconds": 1.5 });
-    let answer = service.ask(Method::POST, "ann", &path, |request| request.json(&part)).await;
-    assert!(matches!(answer, Answer::Broken), "{answer:?}");
-    service.dies_of(point).await;
-    let files = entries(&service.config.storage.clips);
-    let held = files.iter().flat_map(|user| entries(user));
-    assert_eq!(held.filter(|file| file.extension().is_some_and(|is| is == "source")).count(), 1);
-    service.start(None).await;
-    settles(&service, &ledger, &["ann"], point).await;
-    service.close().await;
+    service.ask(Method::POST, "ann", &path, |request| request.json(&part)).await
+}
+
+fn held_sources(service: &Service) -> usize {
+    let users = entries(&service.config.storage.clips);
+    let held = users.iter().flat_map(|user| entries(user));
+    held.filter(|file| file.extension().is_some_and(|is| is == "source")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,12 +81,11 @@ async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Count
     let ids: Vec<ClipId> = groups.keys().map(ClipId::new).collect();
     let known = clip::list_existing(deps.db.conn(), &ids).await?;
     let known: BTreeSet<&str> = known.iter().map(ClipId::as_str).collect();
-    let limit = youngest(deps.clock.now());
     for (stem, entries) in &groups {
         let what = format!("{user}/{stem}");
         let done = match known.contains(stem.as_str()) {
             true if dry_run => Ok(()),
-            true => owned(deps, user, stem, entries, limit).await,
+            true => owned(deps, user, stem, entries).await,
             false => unknown(deps, user, stem, entries, dry_run, counts).await,
         };
         pass_over(deps, Which::Clips, &what, done, counts).await?;
@@ -95,12 +94,11 @@ async fn examine_user(deps: &Deps, user: &str, dry_run: bool, counts: &mut Count
 }
 
 /// Files of a clip that has its row: what an interrupted deletion or a trim left beside them.
-async fn owned(deps: &Deps, user: &str, stem: &str, entries: &[Entry], limit: i64) -> Result<()> {
+async fn owned(deps: &Deps, user: &str, stem: &str, entries: &[Entry]) -> Result<()> {
     if has(entries, stem, "deleted") {
         undo_deletion(deps, user, stem).await?;
     }
-    let source = format!("{stem}.source");
-    if entries.iter().any(|entry| entry.name == source && entry.changed_us < limit) {
+    if has(entries, stem, "source") {
         release_source(deps, &ClipId::new(stem)).await?;
     }
     Ok(())
@@ -119,17 +117,21 @@ fn youngest(now: Timestamp) -> i64 {
 /// out of.
 async fn release_source(deps: &Deps, id: &ClipId) -> Result<()> {
     let now = deps.clock.now();
+    let keep = deps.config.capture.failed_keep;
+    let done = |clip: &clip::Model| match clip.status {
+        ClipStatus::Processing => false,
+        ClipStatus::Failed => clip.updated_at.plus(keep) <= now,
+        _ => true,
+    };
+    // nobody waits here for the row of a clip that is just being made
+    if !clip::find(deps.db.conn(), id).await?.is_some_and(|clip| done(&clip)) {
+        return Ok(());
+    }
     let tx = deps.db.begin().await?;
     // under the row's lock: another attempt comes before this and is seen, or after it and finds nothing
     clip::lock(&tx, id).await?;
-    let Some(clip) = clip::find(&tx, id).await? else { return store::rollback(tx).await };
-    let done = match clip.status {
-        ClipStatus::Processing => false,
-        ClipStatus::Failed => clip.updated_at.plus(deps.config.capture.failed_keep) <= now,
-        _ => true,
-    };
-    if done {
-        ClipFiles::of(deps, &clip.user_id, id)?.release_source().await;
+    if let Some(clip) = clip::find(&tx, id).await?.filter(done) {
+        ClipFiles::of(deps, &clip.user_id, id)?.release_source(deps).await;
     }
     store::commit(tx).await
 }
