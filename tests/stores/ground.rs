@@ -1,7 +1,7 @@
 //! The service on stores that fail at command. LiveKit's egress writes behind the mounts, where nothing ever fails, but
 //! for tests that want it otherwise.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 use livekit_replay::{config::Config, domain::time::Timestamp, media::files, simulator::Share};
 use serde_json::{Value, json};
@@ -192,9 +192,17 @@ impl Ground {
     /// What the clip store holds is what the rows say: videos, records and posters of ready clips, no work files; the
     /// account holds their bytes and nothing is reserved.
     pub async fn assert_settled(&self) {
+        let told = Mutex::new(Vec::new());
         self.app
             .until("work files are gone", async || {
-                self.files().iter().all(|path| !path.starts_with(".work"))
+                let mut left = self.files();
+                left.retain(|path| path.starts_with(".work"));
+                let mut told = told.lock().unwrap();
+                if *told != left {
+                    println!("work files: {left:?}");
+                    told.clone_from(&left);
+                }
+                left.is_empty()
             })
             .await;
         let (_, clips) = self.app.get(USER, "/my-clips?limit=100").await;
