@@ -202,6 +202,8 @@ impl Ground {
                     println!("work files: {left:?}");
                     told.clone_from(&left);
                 }
+                // a poster that the store went away under is left to the sweep, which takes what is a minute old
+                let _ = livekit_replay::flow::sweep::run(&self.app.deps, false).await;
                 left.is_empty()
             })
             .await;
