@@ -2,7 +2,7 @@
 
 use livekit_replay::simulator::Share;
 use rand::seq::SliceRandom;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::{
@@ -204,7 +204,8 @@ async fn trim_until(
     service.start(Some(point)).await;
     let path = format!("/clips/{}/trim", ledger.captures[point].id.as_deref().unwrap());
     let part = json!({ "startSeconds": 0.5, "endSeconds": 1.5 });
-    service.ask(Method::POST, "ann", &path, |request| request.json(&part)).await
+    let shape = |request: RequestBuilder| request.header("Prefer", "respond-async").json(&part);
+    service.ask(Method::POST, "ann", &path, shape).await
 }
 
 fn held_sources(service: &Service) -> usize {
