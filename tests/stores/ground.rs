@@ -197,10 +197,9 @@ impl Ground {
             .until("work files are gone", async || {
                 let mut left = self.files();
                 left.retain(|path| path.starts_with(".work"));
-                let mut told = told.lock().unwrap();
-                if *told != left {
+                let before = std::mem::replace(&mut *told.lock().unwrap(), left.clone());
+                if before != left {
                     println!("work files: {left:?}");
-                    told.clone_from(&left);
                 }
                 // a poster that the store went away under is left to the sweep, which takes what is a minute old
                 let _ = livekit_replay::flow::sweep::run(&self.app.deps, false).await;
