@@ -201,8 +201,11 @@ impl Ground {
                 if before != left {
                     println!("work files: {left:?}");
                 }
-                // a poster that the store went away under is left to the sweep, which takes what is a minute old
-                let _ = livekit_replay::flow::sweep::run(&self.app.deps, false).await;
+                // a poster's draft that the store went away under is left to the sweep, which takes what is a minute old;
+                // anything else has to go by itself
+                if left.iter().all(|path| path.extension().is_some_and(|is| is == "jpg")) {
+                    livekit_replay::flow::sweep::run(&self.app.deps, false).await.unwrap();
+                }
                 left.is_empty()
             })
             .await;
