@@ -323,11 +323,18 @@ pub struct Entry {
 }
 
 /// What a directory holds, as far as names are text; empty if there is no such directory.
+///
+/// # Errors
+/// The file system's, also about a single name: who goes by what is not there must have seen everything.
 pub fn list_entries(directory: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for name in list_names(directory)?.unwrap_or_default() {
-        // what vanishes while we look is not there
-        let Ok(about) = fs::symlink_metadata(directory.join(&name)) else { continue };
+        let about = match fs::symlink_metadata(directory.join(&name)) {
+            Ok(about) => about,
+            // what vanishes while we look is not there
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         let seconds = about.mtime().max(about.ctime());
         entries.push(Entry {
             name,

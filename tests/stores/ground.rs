@@ -192,23 +192,6 @@ impl Ground {
     /// What the clip store holds is what the rows say: videos, records and posters of ready clips, no work files; the
     /// account holds their bytes and nothing is reserved.
     pub async fn assert_settled(&self) {
-        let told = Mutex::new(Vec::new());
-        self.app
-            .until("work files are gone", async || {
-                let mut left = self.files();
-                left.retain(|path| path.starts_with(".work"));
-                let before = std::mem::replace(&mut *told.lock().unwrap(), left.clone());
-                if before != left {
-                    println!("work files: {left:?}");
-                }
-                // a poster's draft that the store went away under is left to the sweep, which takes what is a minute old;
-                // anything else has to go by itself
-                if left.iter().all(|path| path.extension().is_some_and(|is| is == "jpg")) {
-                    livekit_replay::flow::sweep::run(&self.app.deps, false).await.unwrap();
-                }
-                left.is_empty()
-            })
-            .await;
         let (_, clips) = self.app.get(USER, "/my-clips?limit=100").await;
         let ready: Vec<&Value> = clips["clips"]
             .as_array()
@@ -216,18 +199,45 @@ impl Ground {
             .iter()
             .filter(|clip| clip["status"] == "ready")
             .collect();
+        let ids: Vec<&str> = ready.iter().map(|clip| clip["clipId"].as_str().unwrap()).collect();
+        self.until_posters_are_there(&ids).await;
+        self.until_work_is_done().await;
         let bytes: u64 = ready.iter().map(|clip| clip["sizeBytes"].as_u64().unwrap()).sum();
         let (_, quota) = self.app.get(USER, "/me/quota").await;
         assert_eq!(quota["usedBytes"].as_u64(), Some(bytes), "{quota:#}");
         assert_eq!(quota["reservedBytes"].as_u64(), Some(0), "{quota:#}");
         for file in self.files() {
-            let id = file.file_stem().unwrap().to_str().unwrap().to_owned();
-            assert!(
-                ready.iter().any(|clip| clip["clipId"] == id),
-                "{} is nobody's",
-                file.display()
-            );
+            let id = file.file_stem().unwrap().to_str().unwrap();
+            assert!(ids.contains(&id), "{} is nobody's", file.display());
         }
+    }
+
+    /// Posters follow their clips: while one is being made its draft is there, rightly.
+    async fn until_posters_are_there(&self, ids: &[&str]) {
+        for id in ids {
+            let poster = format!("/clips/{id}/thumbnail.jpg");
+            let made = async || self.app.get(USER, &poster).await.0 == 200;
+            self.app.until("the clip has its poster", made).await;
+        }
+    }
+
+    async fn until_work_is_done(&self) {
+        let told = Mutex::new(Vec::new());
+        let is_done = async || {
+            let mut left = self.files();
+            left.retain(|path| path.starts_with(".work"));
+            let before = std::mem::replace(&mut *told.lock().unwrap(), left.clone());
+            if before != left {
+                println!("work files: {left:?}");
+            }
+            // a poster's draft that the store went away under is left to the sweep, which takes what is a minute old;
+            // anything else has to go by itself
+            if left.iter().all(|path| path.extension().is_some_and(|is| is == "jpg")) {
+                livekit_replay::flow::sweep::run(&self.app.deps, false).await.unwrap();
+            }
+            left.is_empty()
+        };
+        self.app.until("work files are gone", is_done).await;
     }
 
     /// Ends the service and takes everything away.

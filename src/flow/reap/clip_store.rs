@@ -37,13 +37,11 @@ pub(super) async fn examine(deps: &Deps, dry_run: bool, counts: &mut Counts) -> 
     if dry_run {
         return walk(deps, true, counts).await;
     }
+    let failed = counts.failed;
     deps.walks.begin();
-    let walked = walk(deps, false, counts).await;
-    match &walked {
-        Ok(()) => deps.walks.end(),
-        Err(_) => deps.walks.want(),
-    }
-    walked
+    walk(deps, false, counts).await.inspect_err(|_| deps.walks.want())?;
+    deps.walks.end(counts.failed == failed);
+    Ok(())
 }
 
 async fn walk(deps: &Deps, dry_run: bool, counts: &mut Counts) -> Result<()> {

@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// would be walked through without a pause.
 const HURRY: Duration = Duration::from_secs(300);
 
+/// Walks that a process makes as soon as it can: what is read while others write in it may not show everything at once.
+const FIRST: u64 = 2;
+
 /// Walks made, and what was met in them that may yet become somebody's.
 #[derive(Debug)]
 pub struct Walks {
@@ -24,10 +27,12 @@ pub struct Walks {
 
 #[derive(Debug, Default)]
 struct Walk {
-    /// Whether there was one.
-    begun: bool,
+    /// Those that were begun.
+    begun: u64,
     /// Whether somebody left something for the next one.
     wanted: bool,
+    /// Since when each of them had to pass something over.
+    wanting: Option<Instant>,
     /// Those that came to their end.
     ended: u64,
     /// Sources held for a trim that nobody knows: when they were first seen, and in which walk last.
@@ -42,25 +47,34 @@ impl Default for Walks {
 
 impl Walk {
     fn begin(&mut self) {
-        self.begun = true;
+        self.begun += 1;
         self.wanted = false;
     }
 
     fn is_due(&self, now: Instant) -> bool {
         let waits = |first: &Instant| now.duration_since(*first) < HURRY;
-        !self.begun || self.wanted || self.unowned.values().any(|(first, _)| waits(first))
+        let mut waited_for = self.unowned.values().map(|(first, _)| first).chain(&self.wanting);
+        self.begun < FIRST || self.wanted || waited_for.any(waits)
     }
 
     fn is_abandoned(&mut self, name: &str, patience: Duration, now: Instant) -> bool {
-        let seen = self.unowned.entry(name.to_owned()).or_insert((now, self.ended));
-        seen.1 = self.ended;
+        let ended = self.ended;
+        let seen = self.unowned.entry(name.to_owned()).or_insert_with(|| {
+            tracing::info!(name, "a source is held for a trim that nobody knows");
+            (now, ended)
+        });
+        seen.1 = ended;
         now.duration_since(seen.0) >= patience
     }
 
-    fn end(&mut self) {
-        let ended = self.ended;
-        self.unowned.retain(|_, seen| seen.1 == ended);
-        self.ended += 1;
+    fn end(&mut self, whole: bool, now: Instant) {
+        self.wanting = if whole { None } else { self.wanting.or(Some(now)) };
+        if whole {
+            let ended = self.ended;
+            // what one walk missed is not forgotten for it: names are never given twice
+            self.unowned.retain(|_, seen| seen.1 + 1 >= ended);
+            self.ended += 1;
+        }
     }
 }
 
@@ -91,9 +105,10 @@ impl Walks {
         self.walk().is_abandoned(name, self.patience, Instant::now())
     }
 
-    /// A walk came to its end: what was not met in it is gone, or has an owner.
-    pub(super) fn end(&self) {
-        self.walk().end();
+    /// A walk came to its end: what was not met in it nor in the one before is gone, or has an owner. One that had to pass
+    /// something over is soon followed by another, and says nothing about what it did not meet.
+    pub(super) fn end(&self, whole: bool) {
+        self.walk().end(whole, Instant::now());
     }
 
     fn walk(&self) -> MutexGuard<'_, Walk> {
@@ -108,7 +123,7 @@ mod tests {
     fn walked(walk: &mut Walk, met: &[&str], now: Instant) -> Vec<bool> {
         walk.begin();
         let abandoned = met.iter().map(|name| walk.is_abandoned(name, PATIENCE, now)).collect();
-        walk.end();
+        walk.end(true, now);
         abandoned
     }
 
@@ -116,20 +131,67 @@ mod tests {
     fn a_held_source_that_nobody_knows_is_nobodys_after_a_minute_of_ours() {
         let (mut walk, began) = (Walk::default(), Instant::now());
         let later = |minutes: f64| began + PATIENCE.mul_f64(minutes);
-        assert!(walk.is_due(began), "a process that has just begun");
         assert_eq!(walked(&mut walk, &["a.source"], began), [false]);
-        assert!(walk.is_due(began), "it is waited for");
-        // one that is not met is forgotten, and begins anew
-        assert_eq!(walked(&mut walk, &["b.source"], later(0.5)), [false]);
-        assert_eq!(walked(&mut walk, &["a.source", "b.source"], later(1.0)), [false, false]);
-        assert_eq!(walked(&mut walk, &["a.source", "b.source"], later(1.5)), [false, true]);
-        assert_eq!(walked(&mut walk, &[], later(2.0)), [false; 0]);
-        assert!(!walk.is_due(later(2.0)), "nothing is waited for");
+        assert_eq!(walked(&mut walk, &["a.source", "b.source"], later(0.5)), [false, false]);
+        assert!(walk.is_due(later(0.5)), "they are waited for");
+        assert_eq!(walked(&mut walk, &["a.source", "b.source"], later(1.0)), [true, false]);
+        assert_eq!(walked(&mut walk, &["b.source"], later(1.5)), [true]);
+        assert_eq!(walked(&mut walk, &[], later(1.6)), [false; 0]);
+        assert!(walk.is_due(later(1.6)), "that one walk did not meet it may be its fault");
+        assert_eq!(walked(&mut walk, &[], later(1.7)), [false; 0]);
+        assert!(!walk.is_due(later(1.7)), "nothing is waited for");
+    }
+
+    #[test]
+    fn what_a_walk_missed_the_next_one_meets() {
+        let (mut walk, began) = (Walk::default(), Instant::now());
+        let later = |minutes: f64| began + PATIENCE.mul_f64(minutes);
+        assert!(walk.is_due(began), "a process that has just begun");
+        walked(&mut walk, &[], began);
+        assert!(walk.is_due(began), "its first walk may have missed something");
+        assert_eq!(walked(&mut walk, &["a.source"], later(0.1)), [false]);
+        assert_eq!(walked(&mut walk, &[], later(0.2)), [false; 0]);
+        assert!(walk.is_due(later(0.2)));
+        assert_eq!(walked(&mut walk, &["a.source"], later(1.1)), [true], "counted from the first");
+        // met in neither of two: forgotten, and counted anew
+        walked(&mut walk, &[], later(1.2));
+        walked(&mut walk, &[], later(1.3));
+        assert_eq!(walked(&mut walk, &["a.source"], later(1.4)), [false]);
+    }
+
+    #[test]
+    fn a_walk_that_passed_something_over_is_followed_by_another() {
+        let (mut walk, began) = (Walk::default(), Instant::now());
+        walked(&mut walk, &["a.source"], began);
+        for _ in 0..3 {
+            walk.begin();
+            walk.end(false, began);
+        }
+        assert!(walk.is_due(began));
+        assert_eq!(
+            walked(&mut walk, &["a.source"], began + PATIENCE),
+            [true],
+            "it was not forgotten"
+        );
+        for _ in 0..2 {
+            walked(&mut walk, &[], began);
+        }
+        assert!(!walk.is_due(began));
+        walk.end(false, began);
+        assert!(walk.is_due(began + HURRY / 2));
+        assert!(
+            !walk.is_due(began + HURRY),
+            "what is always passed over has its turn with the time"
+        );
+        walked(&mut walk, &[], began + HURRY);
+        walk.end(false, began + HURRY);
+        assert!(walk.is_due(began + HURRY), "and is hurried for again once it was whole");
     }
 
     #[test]
     fn a_walk_that_never_comes_to_its_end_is_not_hurried_for_ever() {
         let (mut walk, began) = (Walk::default(), Instant::now());
+        walk.begin();
         walk.begin();
         walk.is_abandoned("a.source", PATIENCE, began);
         assert!(walk.is_due(began + HURRY / 2));
