@@ -318,31 +318,33 @@ pub struct Entry {
     pub name: String,
     /// A real directory (no link to one).
     pub is_directory: bool,
-    /// Last change of contents or of names (a further name of an old file is young), microseconds since the Unix epoch, by the file server's clock.
+    /// Last change of contents or of names (a further name of an old file is young), microseconds since the Unix epoch, by
+    /// the file server's clock; `i64::MAX` where it cannot be known.
     pub changed_us: i64,
 }
 
 /// What a directory holds, as far as names are text; empty if there is no such directory.
-///
-/// # Errors
-/// The file system's, also about a single name: who goes by what is not there must have seen everything.
 pub fn list_entries(directory: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for name in list_names(directory)?.unwrap_or_default() {
-        let about = match fs::symlink_metadata(directory.join(&name)) {
-            Ok(about) => about,
-            // what vanishes while we look is not there
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let seconds = about.mtime().max(about.ctime());
-        entries.push(Entry {
-            name,
-            is_directory: about.is_dir(),
-            changed_us: seconds.saturating_mul(1_000_000),
-        });
+    let names = list_names(directory)?.unwrap_or_default();
+    let look = |name: String| {
+        let about = fs::symlink_metadata(directory.join(&name));
+        entry(name, about)
+    };
+    Ok(names.into_iter().filter_map(look).collect())
+}
+
+/// What vanishes while we look is not there. What cannot be looked at is: as no directory, and as changed this moment, so
+/// that nobody takes it for old.
+fn entry(name: String, about: io::Result<fs::Metadata>) -> Option<Entry> {
+    match about {
+        Ok(about) => {
+            let seconds = about.mtime().max(about.ctime());
+            let changed_us = seconds.saturating_mul(1_000_000);
+            Some(Entry { name, is_directory: about.is_dir(), changed_us })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(Entry { name, is_directory: false, changed_us: i64::MAX }),
     }
-    Ok(entries)
 }
 
 /// Whether a relative path stays where it is joined to: plain parts only, at least one.
@@ -360,6 +362,16 @@ mod tests {
         assert!(stays_inside("ab/room~1/u~2/id/1"));
         for path in ["", "/etc", "../x", "a/../../b", "./a/.."] {
             assert!(!stays_inside(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_there_and_not_old() {
+        let failed = |kind: io::ErrorKind| entry("a".to_owned(), Err(kind.into()));
+        assert_eq!(failed(io::ErrorKind::NotFound), None);
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::NotConnected] {
+            let shown = failed(kind).expect("it is there");
+            assert!(!shown.is_directory && shown.changed_us == i64::MAX, "{shown:?}");
         }
     }
 

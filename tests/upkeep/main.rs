@@ -56,6 +56,7 @@ on_both_engines!(
     stuck::a_directory_that_cannot_be_removed_holds_up_nothing,
     stuck::segments_that_cannot_be_removed_hold_up_no_others,
     stuck::what_a_deletion_could_not_remove_is_taken_by_the_next_pass,
+    stuck::what_a_walk_had_to_pass_over_the_next_pass_takes,
     stuck::what_a_deletion_left_is_taken_whoever_runs_the_tick,
     stuck::what_a_failed_clip_could_not_take_along_is_taken_by_the_next_pass,
 );

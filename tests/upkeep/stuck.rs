@@ -150,6 +150,25 @@ pub async fn what_a_deletion_could_not_remove_is_taken_by_the_next_pass(bench: B
     bench.close().await;
 }
 
+/// However often it was tried: a walk that was not whole is followed by another.
+pub async fn what_a_walk_had_to_pass_over_the_next_pass_takes(bench: Bench) {
+    let session = bench.session("anna", "room").await;
+    let clip = ready_clip("anna", &session, bench.now(), 8);
+    let files = ClipFiles::of(&bench.deps, &clip.user_id, &clip.id).expect("an id of ours");
+    touch(&files.video);
+    clip_files::write_record(&bench.deps, &clip).await.expect("a record");
+    // its row went, and its process died
+    assert!(files.entomb().await.expect("entombed"));
+    let Some(stuck) = Stuck::make(files.video.clone()) else { return bench.close().await };
+    for _ in 0..4 {
+        assert_eq!(reaped(&bench).await["failed"], 1, "it walked, and passed it over");
+    }
+    drop(stuck);
+    assert_eq!(reaped(&bench).await["deletionsFinished"], 1);
+    assert!(!files.video.exists() && !files.tombstone.exists() && !bench.deps.walks.is_due());
+    bench.close().await;
+}
+
 /// What a process left it takes itself, also where another one runs every tick.
 pub async fn what_a_deletion_left_is_taken_whoever_runs_the_tick(bench: Bench) {
     let session = bench.session("anna", "room").await;

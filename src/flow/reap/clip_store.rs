@@ -173,12 +173,7 @@ async fn unknown(
     }
     let source = format!("{stem}.source");
     if entries.iter().any(|entry| entry.name == source) && deps.walks.is_abandoned(&source) {
-        counts.sources_released += 1;
-        if !dry_run {
-            let path = deps.config.storage.clips.join(user).join(&source);
-            let remove = move || remove_plain(&path).map(drop);
-            stores::work(&deps.stores, Which::Clips, remove).await?;
-        }
+        abandon(deps, user, stem, &source, dry_run, counts).await?;
     }
     let now = deps.clock.now();
     let limit = youngest(now);
@@ -188,6 +183,28 @@ async fn unknown(
         if !dry_run {
             quarantine(deps, user, &entry.name, now).await?;
         }
+    }
+    Ok(())
+}
+
+/// Takes away what was held for a trim that nobody knows.
+async fn abandon(
+    deps: &Deps,
+    user: &str,
+    stem: &str,
+    source: &str,
+    dry_run: bool,
+    counts: &mut Counts,
+) -> Result<()> {
+    // the directory's rows were read before its files were gone through, which may take longer than a trim's patience
+    if clip::find(deps.db.conn(), &ClipId::new(stem)).await?.is_some() {
+        return Ok(());
+    }
+    counts.sources_released += 1;
+    if !dry_run {
+        let path = deps.config.storage.clips.join(user).join(source);
+        let remove = move || remove_plain(&path).map(drop);
+        stores::work(&deps.stores, Which::Clips, remove).await?;
     }
     Ok(())
 }
